@@ -1,0 +1,1 @@
+"""Frozen data that every ring shares: what things are. No behaviour beyond validation, no IO, no clock."""

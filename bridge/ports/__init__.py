@@ -1,0 +1,1 @@
+"""What the core needs from outside, as Protocols only. Contracts are in the docstrings; suites in tests/contract."""

@@ -1,0 +1,73 @@
+"""Volumes as the orchestrators know them, and what a new one is to be made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from bridge.model.secret import NO_SECRET, SecretRef
+from bridge.model.snapshot import HandleSource, VolumeSource
+
+
+class VolumeMode(enum.Enum):
+    """How a volume is presented: a mounted filesystem, or a raw block device."""
+
+    FILESYSTEM = "Filesystem"
+    BLOCK = "Block"
+
+
+class AccessMode(enum.Enum):
+    """CSI access modes, by their names in the specification."""
+
+    SINGLE_NODE_WRITER = "SINGLE_NODE_WRITER"
+    SINGLE_NODE_READER_ONLY = "SINGLE_NODE_READER_ONLY"
+    MULTI_NODE_READER_ONLY = "MULTI_NODE_READER_ONLY"
+    MULTI_NODE_SINGLE_WRITER = "MULTI_NODE_SINGLE_WRITER"
+    MULTI_NODE_MULTI_WRITER = "MULTI_NODE_MULTI_WRITER"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Volume:
+    """One volume of one cluster. `handle` is the CSI volume_id; `name` is what people call it there."""
+
+    cluster: str
+    namespace: str
+    name: str
+    driver: str
+    handle: str
+    capacity_bytes: int | None = None
+    mode: VolumeMode = VolumeMode.FILESYSTEM
+    access_modes: tuple[AccessMode, ...] = (AccessMode.SINGLE_NODE_WRITER,)
+    fs_type: str = ""
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret: SecretRef = NO_SECRET
+    users: tuple[str, ...] = ()
+    """Who has it attached or claimed now, in the orchestrator's own words."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewVolume:
+    """What CreateVolume is asked for. `name` is deterministic, so that a repeat finds the same volume."""
+
+    name: str
+    driver: str
+    content: VolumeSource | HandleSource | None = None
+    required_bytes: int = 0
+    limit_bytes: int = 0
+    mode: VolumeMode = VolumeMode.FILESYSTEM
+    access_modes: tuple[AccessMode, ...] = (AccessMode.SINGLE_NODE_WRITER,)
+    fs_type: str = ""
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret: SecretRef = NO_SECRET
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MadeVolume:
+    """The facts of a volume as a plugin reports them (CSI `Volume`)."""
+
+    handle: str
+    capacity_bytes: int
+    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    content: VolumeSource | HandleSource | None = None
