@@ -46,9 +46,7 @@ class PluginCalls(Protocol):
         """
         ...
 
-    def list_snapshots(
-        self, *, volume_handle: str = "", secrets: SecretMap
-    ) -> AsyncIterator[Outcome[CutSnapshot]]:
+    def list_snapshots(self, *, volume_handle: str = "", secrets: SecretMap) -> AsyncIterator[Outcome[CutSnapshot]]:
         """Every snapshot that the plugin holds, all pages; a Failed ends the iteration."""
         ...
 

@@ -1,0 +1,81 @@
+"""The service's front desk: all that the API may ask of it. Each verb checks what the caller may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bridge.model.node import Node
+from bridge.model.operation import Operation
+from bridge.model.plugin import PluginDescription
+from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.volume import Volume
+from bridge.ports.identity import Caller
+from bridge.ports.ledger import EntryFilter
+from bridge.ports.orchestrator import SnapshotDraft
+
+
+class Desk(Protocol):
+    """Raises the errors of bridge.model.failure: NotFoundError, InvalidError, ConflictError, DeniedError,
+    UnavailableError; their code, field and hint go to the caller as they are."""
+
+    def clusters(self) -> Sequence[ClusterView]:
+        """Every configured cluster."""
+        ...
+
+    async def create_snapshot(
+        self, caller: Caller, draft: SnapshotDraft, *, idempotency_key: str = ""
+    ) -> tuple[SnapshotView, Operation]:
+        """Book it and return at once; the operation ends when the snapshot is ready, or fails.
+
+        The same idempotency key with the same draft returns the first answer again; with another, ConflictError.
+        """
+        ...
+
+    async def snapshots(self, caller: Caller, which: EntryFilter, *, limit: int, token: str) -> SnapshotPage:
+        """A page of what the caller may see. A token that is not ours: InvalidError."""
+        ...
+
+    async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
+        """By uid, by unambiguous uid prefix (four characters or more), or by CLUSTER/NAMESPACE/NAME."""
+        ...
+
+    async def delete_snapshot(self, caller: Caller, ref: str, *, abandon: bool = False) -> Operation:
+        """Withdraw the request; the operation ends when it is gone (or retained, by policy).
+
+        A prefix is not accepted here: the full uid or name. `abandon` releases one whose open create cannot be
+        settled, and puts "orphan possible" on record.
+        """
+        ...
+
+    async def restore_snapshot(
+        self, caller: Caller, ref: str, draft: RestoreDraft, *, idempotency_key: str = ""
+    ) -> Operation:
+        """Make a new volume from a ready snapshot and register it; `result` names volume and handle."""
+        ...
+
+    async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
+        """The volumes that the caller may see."""
+        ...
+
+    def plugins(self, caller: Caller) -> Sequence[PluginDescription]:
+        """Every plugin instance."""
+        ...
+
+    def nodes(self, caller: Caller) -> Sequence[Node]:
+        """Every node agent that is or was attached."""
+        ...
+
+    async def operations(self, caller: Caller, *, running: bool = False, limit: int = 100) -> Sequence[Operation]:
+        """Newest first."""
+        ...
+
+    async def operation(self, caller: Caller, operation_id: str) -> Operation:
+        """One operation; NotFoundError."""
+        ...
+
+    async def wait_operation(
+        self, caller: Caller, operation_id: str, *, version: str, timeout_seconds: float
+    ) -> Operation:
+        """Return when its version is another than `version`, or when time is up (then unchanged)."""
+        ...
