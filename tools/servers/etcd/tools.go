@@ -1,0 +1,8 @@
+//go:build tools
+
+// Package tools names the programs that the test bed builds, so that go.mod keeps their requirements.
+package tools
+
+import (
+	_ "go.etcd.io/etcd/server/v3"
+)

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the programs that the test bed builds, so that go.mod keeps their requirements.
+package tools
+
+import (
+	_ "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter"
+	_ "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller"
+)
