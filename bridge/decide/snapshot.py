@@ -1,0 +1,268 @@
+"""Snapshots: observed + instant -> action; action + outcome -> record; record -> status.
+
+The table of DESIGN section 4 in code: ordered early returns, first match wins. Three rules carry the safety:
+a durable note precedes every create; while a note is open nothing is released, only repeated; nothing is deleted
+but a handle that the record holds, after its deletion was decided durably.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bridge.decide import action as act
+from bridge.decide import backoff
+from bridge.model.failure import Failure, FailureKind
+from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.plugin import Capability, PluginView
+from bridge.model.snapshot import (
+    CutSnapshot,
+    DeletionPolicy,
+    HandleSource,
+    Note,
+    Record,
+    SnapshotRequest,
+    SnapshotState,
+    SnapshotStatus,
+    Wish,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed:
+    """All that one pass has seen. `writer` is this process's incarnation, for notes."""
+
+    request: SnapshotRequest
+    record: Record | None
+    plugin: PluginView
+    writer: str
+
+
+def decide(seen: Observed, now: float) -> act.Action:
+    """The one next step. `now` is seconds since the epoch."""
+    request, record = seen.request, seen.record
+    if record is not None and record.condemned:
+        return _finish(seen, record, now)
+    match request.wish:
+        case Wish.PRESENT:
+            return _present(seen, now)
+        case Wish.ABSENT:
+            return _absent(seen, now)
+        case Wish.GONE:
+            return act.Rest("gone", "the request is gone; the snapshot is left alone")
+
+
+def _present(seen: Observed, now: float) -> act.Action:
+    request, record = seen.request, seen.record
+    begun = record is not None and (record.note_open or bool(record.handle))
+    if request.trouble is not None and not begun:
+        return act.Wait(backoff.TROUBLE_SECONDS, request.trouble.code, request.trouble.message, request.trouble)
+    if record is not None and record.ready:
+        return act.Rest("ready", "the snapshot is ready")
+    if not request.held:
+        return act.Hold()
+    if not begun:
+        return _begin(seen, now)
+    assert record is not None
+    return _through_gate(seen, record, now) or _advance(seen, record)
+
+
+def _begin(seen: Observed, now: float) -> act.Action:
+    """Nothing is recorded on the backend's side yet: note the intent, or adopt."""
+    request, record = seen.request, seen.record
+    if isinstance(request.source, HandleSource):
+        return act.Adopt(request.source.handle)
+    gate = _gate_plugin(seen)
+    if gate is not None:
+        return gate
+    if record is not None and record.retry_at > now:
+        return _back_off(record, now)
+    return act.NoteIntent(
+        Note(
+            snapshot_name=request.snapshot_name,
+            volume_handle=request.source.handle,
+            parameters=dict(request.parameters),
+            secret=request.secrets.create,
+            writer=seen.writer,
+        )
+    )
+
+
+def _advance(seen: Observed, record: Record) -> act.Action:
+    """A create is open, or the snapshot is cut and not ready."""
+    if not record.handle:
+        assert record.note is not None
+        return act.Create(record.note)
+    tells = seen.plugin.can(Capability.GET_SNAPSHOT) or seen.plugin.can(Capability.LIST_SNAPSHOTS)
+    if record.note is not None and not seen.plugin.can(Capability.GET_SNAPSHOT):
+        # CSI prefers the repeated create over ListSnapshots, which hides errors.
+        return act.Create(record.note)
+    return act.Inspect(record.handle, record.secrets.inspect, assume_ready=not tells)
+
+
+def _absent(seen: Observed, now: float) -> act.Action:
+    request, record = seen.request, seen.record
+    if record is None:
+        return act.Release() if request.held else act.Rest("released", "nothing is left")
+    if request.in_use:
+        return act.Wait(backoff.IN_USE_SECONDS, "in use", request.in_use)
+    if record.note_open:
+        return _settle_note(seen, record, now)
+    if not record.handle:
+        return act.Erase()
+    if request.policy is DeletionPolicy.RETAIN:
+        return act.Release() if request.held else act.Rest("retained", "the snapshot is kept on the backend")
+    return act.Condemn()
+
+
+def _finish(seen: Observed, record: Record, now: float) -> act.Action:
+    """Its deletion is decided: carry it through, whatever the request says now."""
+    if seen.request.in_use and not record.deleted:
+        return act.Wait(backoff.IN_USE_SECONDS, "in use", seen.request.in_use)
+    if record.note_open:
+        return _settle_note(seen, record, now)
+    if record.deleted or not record.handle or record.policy is DeletionPolicy.RETAIN:
+        return act.Erase()
+    return _through_gate(seen, record, now) or act.Delete(record.handle, record.secrets.delete)
+
+
+def _settle_note(seen: Observed, record: Record, now: float) -> act.Action:
+    """A create may have taken effect: learn its handle before letting go, or let the owner say otherwise."""
+    assert record.note is not None
+    if seen.request.abandon:
+        return act.Erase(orphan=f"snapshot {record.note.snapshot_name!r} of volume {record.note.volume_handle!r}")
+    return _through_gate(seen, record, now) or act.Create(record.note)
+
+
+def _through_gate(seen: Observed, record: Record, now: float) -> act.Action | None:
+    """What forbids a plugin call now, or None."""
+    return _gate_plugin(seen) or (_back_off(record, now) if record.retry_at > now else None)
+
+
+def _gate_plugin(seen: Observed) -> act.Action | None:
+    plugin = seen.plugin
+    if not plugin.known:
+        why = f"no plugin of driver {plugin.driver!r} is known"
+        hint = "start it, or name its socket in the config"
+        failure = Failure(FailureKind.REFUSED, "UNKNOWN_DRIVER", why, hint)
+        return act.Wait(backoff.UNKNOWN_PLUGIN_SECONDS, "UNKNOWN_DRIVER", why, failure)
+    if not plugin.healthy:
+        why = f"the plugin of driver {plugin.driver!r} does not serve: {plugin.sentence or 'unknown reason'}"
+        failure = Failure(FailureKind.REFUSED, "PLUGIN_UNHEALTHY", why)
+        return act.Wait(backoff.UNKNOWN_PLUGIN_SECONDS, "PLUGIN_UNHEALTHY", why, failure)
+    if not plugin.can(Capability.CREATE_DELETE_SNAPSHOT):
+        why = f"the driver {plugin.driver!r} cannot make snapshots (no CREATE_DELETE_SNAPSHOT)"
+        return act.Rest("UNSUPPORTED", why, Failure(FailureKind.REFUSED, "UNSUPPORTED", why))
+    return None
+
+
+def _back_off(record: Record, now: float) -> act.Wait:
+    reason = record.failure.code if record.failure else "not ready yet"
+    why = str(record.failure) if record.failure else "the backend still works on the snapshot"
+    return act.Wait(record.retry_at - now, reason, why, record.failure)
+
+
+# -- folding ---------------------------------------------------------------------------------------------------
+
+
+def begin(request: SnapshotRequest, step: act.NoteIntent | act.Adopt, record: Record | None) -> Record:
+    """The record that this step writes before anything happens on the backend."""
+    fresh = record or Record(
+        driver=request.driver,
+        source=request.source,
+        snapshot_name=request.snapshot_name,
+        policy=request.policy,
+        secrets=request.secrets,
+    )
+    match step:
+        case act.NoteIntent(note):
+            return dataclasses.replace(fresh, note=note, note_open=True, failure=None)
+        case act.Adopt(handle):
+            return dataclasses.replace(fresh, handle=handle)
+
+
+def fold(seen: Observed, step: act.Action, outcome: Outcome[CutSnapshot | None], now: float) -> Record:
+    """The record after a plugin call. Whoever saves it compares with the old one and skips equal ones."""
+    record = seen.record
+    assert record is not None
+    match outcome:
+        case Failed(failure):
+            return _fold_failure(seen, record, step, failure, now)
+        case Done(None):
+            if isinstance(step, act.Delete):
+                return dataclasses.replace(record, deleted=True, failure=None, failures=0, retry_at=0.0)
+            return dataclasses.replace(record, ready=True, failure=None, failures=0, retry_at=0.0)
+        case Done(CutSnapshot() as cut):
+            return _fold_cut(seen.plugin, record, cut, now)
+    raise AssertionError("an outcome is Done or Failed")
+
+
+def _fold_cut(plugin: PluginView, record: Record, cut: CutSnapshot, now: float) -> Record:
+    polls = 0 if cut.ready else record.polls + 1
+    delay = backoff.poll_delay(polls, plugin.poll_first_seconds, plugin.poll_most_seconds)
+    return dataclasses.replace(
+        record,
+        handle=cut.handle,
+        ready=cut.ready,
+        size_bytes=cut.size_bytes if cut.size_bytes is not None else record.size_bytes,
+        cut_at_ns=cut.cut_at_ns if cut.cut_at_ns is not None else record.cut_at_ns,
+        group=cut.group or record.group,
+        note_open=False,
+        failure=None,
+        failures=0,
+        polls=polls,
+        retry_at=0.0 if cut.ready else now + delay,
+    )
+
+
+def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Failure, now: float) -> Record:
+    failures = record.failures + 1
+    after = dataclasses.replace(
+        record, failure=failure, failures=failures, retry_at=now + backoff.retry_delay(failures)
+    )
+    if not isinstance(step, act.Create) or not record.note_open or record.note is None:
+        return after
+    if failure.kind is FailureKind.UNSURE or record.note.writer != seen.writer:
+        return dataclasses.replace(after, note=dataclasses.replace(record.note, unsure=True))
+    if record.note.unsure:
+        return after
+    # This process wrote the note and every call under it was refused: nothing can be on the backend.
+    return dataclasses.replace(after, note=None, note_open=False)
+
+
+# -- telling ---------------------------------------------------------------------------------------------------
+
+
+def project(seen: Observed, step: act.Action) -> SnapshotStatus:
+    """What is told when the pass comes to rest with `step`."""
+    record, request = seen.record, seen.request
+    failure = step.failure if isinstance(step, act.Wait | act.Rest) else None
+    reason = step.reason if isinstance(step, act.Wait | act.Rest) else ""
+    why = step.why if isinstance(step, act.Wait | act.Rest) else ""
+    state = _state(request, record, failure)
+    if record is None:
+        return SnapshotStatus(state=state, failure=failure, reason=reason, message=why)
+    return SnapshotStatus(
+        state=state,
+        ready=record.ready and state is not SnapshotState.DELETING,
+        handle="" if record.deleted else record.handle,
+        size_bytes=record.size_bytes,
+        cut_at_ns=record.cut_at_ns,
+        failure=failure or record.failure,
+        reason=reason,
+        message=why,
+    )
+
+
+def _state(request: SnapshotRequest, record: Record | None, failure: Failure | None) -> SnapshotState:
+    if request.wish is Wish.ABSENT or (record is not None and record.condemned):
+        if record is None:
+            return SnapshotState.GONE
+        kept = request.policy is DeletionPolicy.RETAIN and not record.note_open and not record.condemned
+        return SnapshotState.RETAINED if kept and not request.in_use else SnapshotState.DELETING
+    if record is not None and record.ready:
+        return SnapshotState.READY
+    if failure is not None or (record is not None and record.failure is not None):
+        return SnapshotState.FAILING
+    if record is None:
+        return SnapshotState.PENDING
+    return SnapshotState.PROCESSING if record.handle else SnapshotState.CUTTING

@@ -1,0 +1,85 @@
+"""Requests that the service's own book keeps, for orchestrators without durable objects of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+
+from bridge.model.keys import Key
+from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
+from bridge.ports.ledger import Book, EntryFilter
+from bridge.ports.orchestrator import Orchestrator
+
+RESTORE = "restore"
+
+
+class BookedRequests:
+    """The `Requests` port over the book. A hold needs no write: the book lets nothing go by itself."""
+
+    def __init__(self, orchestrator: Orchestrator, book: Book) -> None:
+        self._orchestrator = orchestrator
+        self._book = book
+
+    async def observe(self, key: Key) -> SnapshotRequest | None:
+        """Everything was copied in when the request was booked, so this is one read."""
+        entry = await self._book.entry(key)
+        if entry is None:
+            return None
+        in_use = ""
+        if entry.wish is Wish.ABSENT:
+            in_use = await self._in_use(key, entry.status.handle if entry.status else "")
+        return SnapshotRequest(
+            key=key,
+            wish=entry.wish,
+            namespace=entry.namespace,
+            name=entry.name,
+            driver=entry.driver,
+            source=entry.source,
+            snapshot_name=entry.snapshot_name,
+            policy=entry.policy,
+            parameters=entry.parameters,
+            secrets=entry.secrets,
+            held=entry.held,
+            in_use=in_use,
+            abandon=entry.abandon,
+        )
+
+    async def _in_use(self, key: Key, handle: str) -> str:
+        for operation in await self._book.operations(running=True):
+            if operation.verb == RESTORE and operation.arguments.get("key") == str(key):
+                return f"restore {operation.id} reads it"
+        return await self._orchestrator.in_use(key, handle)
+
+    async def hold(self, request: SnapshotRequest) -> None:
+        """Mark the entry held."""
+        entry = await self._book.entry(request.key)
+        if entry is not None and not entry.held:
+            await self._book.change(dataclasses.replace(entry, held=True))
+
+    async def release(self, request: SnapshotRequest) -> None:
+        """The request is done with; what stays is a retained snapshot's entry, or nothing that needs work."""
+        entry = await self._book.entry(request.key)
+        if entry is not None and entry.held:
+            await self._book.change(dataclasses.replace(entry, held=False))
+
+    async def publish(self, request: SnapshotRequest, status: SnapshotStatus) -> None:
+        """Keep the last status beside the entry."""
+        entry = await self._book.entry(request.key)
+        if entry is not None and entry.status != status:
+            await self._book.change(dataclasses.replace(entry, status=status))
+
+    async def keys(self) -> AsyncIterator[Key]:
+        """Every entry of the cluster that is not gone."""
+        token = ""
+        while True:
+            page = await self._book.list(EntryFilter(cluster=self._orchestrator.cluster), limit=500, token=token)
+            for entry in page.items:
+                settled = entry.status is not None and entry.status.state in (
+                    SnapshotState.READY,
+                    SnapshotState.RETAINED,
+                )
+                if not settled or entry.wish is not Wish.PRESENT:
+                    yield entry.key
+            if not page.next_token:
+                return
+            token = page.next_token

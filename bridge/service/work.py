@@ -1,0 +1,141 @@
+"""One pass: observe, decide, one effect, fold, save. A pass may die anywhere; the next one starts by observing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from bridge.decide import action as act
+from bridge.decide import snapshot
+from bridge.model.failure import BridgeError, Failure, FailureKind, UnavailableError
+from bridge.model.keys import Key
+from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.secret import SecretRef
+from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus
+from bridge.ports.clock import Clock
+from bridge.ports.plugin import PluginCalls, Plugins
+from bridge.ports.secrets import Secrets
+from bridge.service.lane import Lane
+
+MOST_STEPS = 50
+"""More steps in one turn than any path has: beyond it the turn ends and the key goes to the queue's end."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tools:
+    """What every pass needs besides its cluster's lane."""
+
+    plugins: Plugins
+    secrets: Secrets
+    clock: Clock
+    writer: str
+    """This process's incarnation."""
+    on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """How a turn ended: `seconds` until the next look (None: none wanted), and what was told."""
+
+    seconds: float | None
+    request: SnapshotRequest | None = None
+    status: SnapshotStatus | None = None
+
+
+async def turn(key: Key, lane: Lane, tools: Tools) -> Turn:
+    """Pass after pass until the object comes to rest, then tell its owner once."""
+    for _ in range(MOST_STEPS):
+        seen = await observe(key, lane, tools)
+        if seen is None:
+            return Turn(None)
+        step = snapshot.decide(seen, tools.clock.now())
+        tools.on_step(key, step)
+        if isinstance(step, act.Wait | act.Rest):
+            status = snapshot.project(seen, step)
+            await lane.requests.publish(seen.request, status)
+            return Turn(step.seconds if isinstance(step, act.Wait) else None, seen.request, status)
+        await perform(seen, step, lane, tools)
+    return Turn(0.0)
+
+
+async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | None:
+    """Read the world anew. None when neither request nor record is known."""
+    request = await lane.requests.observe(key)
+    if request is None:
+        return None
+    record = await lane.ledger.load(key)
+    driver = record.driver if record is not None else request.driver
+    return snapshot.Observed(request, record, tools.plugins.view(driver), tools.writer)
+
+
+async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: Tools) -> None:
+    """Carry out one action: one effect, then the record."""
+    key = seen.request.key
+    match step:
+        case act.Hold():
+            await lane.requests.hold(seen.request)
+        case act.Release():
+            await lane.requests.release(seen.request)
+        case act.NoteIntent() | act.Adopt():
+            await lane.ledger.save(key, snapshot.begin(seen.request, step, seen.record))
+        case act.Condemn():
+            await lane.ledger.condemn(key, _record(seen))
+        case act.Erase(orphan):
+            if seen.record is not None:
+                await lane.ledger.erase(key, seen.record, orphan=orphan)
+        case act.Create() | act.Inspect() | act.Delete():
+            outcome = await call(step, seen, tools)
+            folded = snapshot.fold(seen, step, outcome, tools.clock.now())
+            if folded != seen.record:
+                await lane.ledger.save(key, folded)
+        case act.Wait() | act.Rest():
+            raise AssertionError("waiting is not performed")
+
+
+def _record(seen: snapshot.Observed) -> Record:
+    if seen.record is None:
+        raise AssertionError("this action needs a record")
+    return seen.record
+
+
+async def call(
+    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, tools: Tools
+) -> Outcome[CutSnapshot | None]:
+    """Make the plugin call. What never left this process is refused, not unsure."""
+    if isinstance(step, act.Inspect) and step.assume_ready:
+        return Done(None)
+    plugin = tools.plugins.controller(seen.plugin.driver)
+    if plugin is None:
+        return _refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
+    ref = step.note.secret if isinstance(step, act.Create) else step.secret
+    try:
+        values = await tools.secrets.resolve(ref)
+    except BridgeError as error:
+        return _secret_failure(ref, error)
+    return await _send(step, plugin, values)
+
+
+async def _send(
+    step: act.Create | act.Inspect | act.Delete, plugin: PluginCalls, values: Mapping[str, str]
+) -> Outcome[CutSnapshot | None]:
+    match step:
+        case act.Create(note):
+            return await plugin.create_snapshot(
+                name=note.snapshot_name,
+                volume_handle=note.volume_handle,
+                parameters=note.parameters,
+                secrets=values,
+            )
+        case act.Inspect(handle):
+            return await plugin.inspect_snapshot(handle=handle, secrets=values)
+        case act.Delete(handle):
+            return await plugin.delete_snapshot(handle=handle, secrets=values)
+
+
+def _secret_failure(ref: SecretRef, error: BridgeError) -> Failed:
+    code = "SECRET_UNAVAILABLE" if isinstance(error, UnavailableError) else "SECRET_" + error.code
+    return _refused(code, f"the secret {ref} cannot be used: {error.message}", error.hint)
+
+
+def _refused(code: str, message: str, hint: str = "") -> Failed:
+    return Failed(Failure(FailureKind.REFUSED, code, message, hint))
