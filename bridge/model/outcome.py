@@ -7,14 +7,14 @@ from typing import Generic, TypeVar
 
 from bridge.model.failure import Failure
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
+class Done(Generic[T_co]):
     """The call was answered well."""
 
-    value: T
+    value: T_co
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,4 +24,4 @@ class Failed:
     failure: Failure
 
 
-Outcome = Done[T] | Failed
+Outcome = Done[T_co] | Failed

@@ -35,6 +35,11 @@ class KeyQueue:
         """Nothing runs and nothing could run now (delayed keys apart)."""
         return not self._ready and not self._busy
 
+    @property
+    def nobody_works(self) -> bool:
+        """No key is with a worker."""
+        return not self._busy
+
     def add(self, key: Key) -> None:
         """Run the key as soon as a worker is free."""
         self._due.pop(key, None)

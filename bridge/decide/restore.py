@@ -1,0 +1,167 @@
+"""Restores, purely: journal + what is seen -> the next step. Create, register, done; a volume that we made and
+cannot register is undone. Nothing else is ever deleted here."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bridge.decide import backoff
+from bridge.model.failure import Failure, FailureKind
+from bridge.model.plugin import Capability, PluginView
+from bridge.model.snapshot import SnapshotStatus
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Journal:
+    """What the operation's row remembers."""
+
+    handle: str = ""
+    """The new volume's CSI handle, once known."""
+    registered: bool = False
+    unsure: bool = False
+    """A CreateVolume may have taken effect without telling us its handle."""
+    failures: int = 0
+    retry_at: float = 0.0
+    failure: Failure | None = None
+    doomed: Failure | None = None
+    """Why the restore cannot be finished; what was made must be undone first."""
+    undone: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed:
+    """All that one step has seen."""
+
+    journal: Journal
+    snapshot: SnapshotStatus | None
+    """None when the snapshot's request is gone."""
+    plugin: PluginView
+    taken_by: str = ""
+    """The handle that already has the wanted name in the cluster; empty when the name is free."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CreateVolume:
+    """CreateVolume from the snapshot, under the operation's own name."""
+
+    snapshot_handle: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Register:
+    """Make the volume known under its name."""
+
+    handle: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeleteVolume:
+    """Undo our own CreateVolume."""
+
+    handle: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Succeed:
+    """All is done."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fail:
+    """It cannot be done and nothing of it is left."""
+
+    failure: Failure
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Later:
+    """Look again."""
+
+    seconds: float
+    why: str
+
+
+Step = CreateVolume | Register | DeleteVolume | Succeed | Fail | Later
+
+
+def decide(seen: Observed, now: float) -> Step:
+    """The one next step."""
+    journal = seen.journal
+    if journal.registered:
+        return Succeed()
+    if journal.doomed is not None:
+        return _undo(seen, journal, journal.doomed, now)
+    if journal.handle:
+        if seen.taken_by and seen.taken_by != journal.handle:
+            return _undo(seen, journal, _taken(seen.taken_by), now)
+        return _after_back_off(journal, now) or Register(journal.handle)
+    return _before_create(seen, journal, now)
+
+
+def _before_create(seen: Observed, journal: Journal, now: float) -> Step:
+    if not journal.unsure:
+        if seen.taken_by:
+            return Fail(_taken(seen.taken_by))
+        if seen.snapshot is None or not seen.snapshot.ready:
+            return Fail(Failure(FailureKind.REFUSED, "NOT_READY", "the snapshot is not ready", "wait for it"))
+    gate = _gate(seen.plugin) or _after_back_off(journal, now)
+    if gate is not None:
+        return gate
+    if seen.snapshot is None:
+        return Later(backoff.UNKNOWN_PLUGIN_SECONDS, "the snapshot is gone and a create may have taken effect")
+    return CreateVolume(seen.snapshot.handle)
+
+
+def _undo(seen: Observed, journal: Journal, why: Failure, now: float) -> Step:
+    if not journal.handle or journal.undone:
+        return Fail(why)
+    return _gate(seen.plugin) or _after_back_off(journal, now) or DeleteVolume(journal.handle)
+
+
+def _gate(plugin: PluginView) -> Step | None:
+    if not plugin.known or not plugin.healthy:
+        return Later(backoff.UNKNOWN_PLUGIN_SECONDS, f"the plugin of {plugin.driver!r} does not serve")
+    if not plugin.can(Capability.CREATE_DELETE_VOLUME):
+        why = f"the driver {plugin.driver!r} cannot make volumes (no CREATE_DELETE_VOLUME)"
+        return Fail(Failure(FailureKind.REFUSED, "UNSUPPORTED", why))
+    return None
+
+
+def _after_back_off(journal: Journal, now: float) -> Later | None:
+    if journal.retry_at <= now:
+        return None
+    return Later(journal.retry_at - now, str(journal.failure) if journal.failure else "backing off")
+
+
+def _taken(handle: str) -> Failure:
+    message = f"the volume's name is taken (by {handle!r})"
+    return Failure(FailureKind.REFUSED, "CONFLICT", message, "choose another name")
+
+
+def fold_failure(journal: Journal, step: Step, failure: Failure, now: float) -> Journal:
+    """The journal after a failed step. A create that was refused from the first dooms the restore."""
+    failures = journal.failures + 1
+    after = dataclasses.replace(
+        journal, failure=failure, failures=failures, retry_at=now + backoff.retry_delay(failures)
+    )
+    if isinstance(step, CreateVolume):
+        if failure.kind is FailureKind.UNSURE:
+            return dataclasses.replace(after, unsure=True)
+        return after if journal.unsure else dataclasses.replace(after, doomed=failure)
+    if isinstance(step, Register) and failure.kind is FailureKind.REFUSED:
+        return dataclasses.replace(after, doomed=failure)
+    return after
+
+
+def fold_done(journal: Journal, step: Step, handle: str = "") -> Journal:
+    """The journal after a step that was done."""
+    clean = dataclasses.replace(journal, failure=None, failures=0, retry_at=0.0)
+    match step:
+        case CreateVolume():
+            return dataclasses.replace(clean, handle=handle)
+        case Register():
+            return dataclasses.replace(clean, registered=True)
+        case DeleteVolume():
+            return dataclasses.replace(clean, undone=True)
+        case _:
+            raise AssertionError("this step has no outcome")

@@ -1,0 +1,142 @@
+"""The workers: keys off the queue, turns on their lanes, and the resync that finds what no event told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from bridge.decide import backoff
+from bridge.model.failure import BridgeError, ConflictError, NotSyncedError
+from bridge.model.keys import Key
+from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
+from bridge.service import work
+from bridge.service.lane import Lane
+from bridge.service.queue import KeyQueue
+
+log = logging.getLogger(__name__)
+
+CONFLICT_SECONDS = 0.05
+NOT_SYNCED_SECONDS = 0.5
+
+Told = Callable[[Key, SnapshotRequest, SnapshotStatus], Awaitable[None]]
+
+
+class Runner:
+    """Runs turns. It never decides what a turn does; it decides only when the next one is."""
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        tools: work.Tools,
+        *,
+        told: Told,
+        workers: int = 16,
+        resync_seconds: float = 300.0,
+    ) -> None:
+        self.queue = KeyQueue(tools.clock)
+        self._lanes = lanes
+        self._tools = tools
+        self._told = told
+        self._workers = workers
+        self._resync_seconds = resync_seconds
+        self._errors: dict[Key, int] = {}
+        self._waiting: dict[str, set[Key]] = {}
+        self._draining = False
+
+    def wake(self, key: Key) -> None:
+        """Have the key looked at soon. Keys of clusters that are not configured are refused."""
+        if key.cluster not in self._lanes:
+            raise ValueError(f"no cluster {key.cluster!r} is configured")
+        self.queue.add(key)
+
+    async def run(self) -> None:
+        """Work until cancelled. A turn under way when `drain` is called is finished first."""
+        stop = self._tools.plugins.on_change(self._plugin_changed)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._workers):
+                    group.create_task(self._work(), name=f"worker-{number}")
+                group.create_task(self._resync(), name="resync")
+        finally:
+            stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Start no new turn and give the running ones so long to end; what is cut off resumes at the next start."""
+        self._draining = True
+        deadline = self._tools.clock.now() + seconds
+        while not self.queue.nobody_works and self._tools.clock.now() < deadline:
+            await self._tools.clock.sleep(0.02)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            if self._draining:
+                self.queue.done(key)
+                await asyncio.Event().wait()
+            try:
+                await self._turn(key)
+            finally:
+                self.queue.done(key)
+
+    async def _turn(self, key: Key) -> None:
+        """One turn, with every failure turned into a later look. Only cancellation gets through."""
+        try:
+            end = await work.turn(key, self._lanes[key.cluster], self._tools)
+            if end.request is not None and end.status is not None:
+                self._remember_waiting(key, end)
+                await self._told(key, end.request, end.status)
+        except ConflictError as conflict:
+            log.debug("somebody else wrote it; looking again", extra={"key": str(key), "detail": str(conflict)})
+            self.queue.add_after(key, max(CONFLICT_SECONDS, self._error_delay(key) / 20))
+            return
+        except NotSyncedError:
+            self.queue.add_after(key, NOT_SYNCED_SECONDS)
+            return
+        except BridgeError as error:
+            delay = self._error_delay(key)
+            log.warning("the turn failed", extra={"key": str(key), "error": str(error), "again_in": delay})
+            self.queue.add_after(key, delay)
+            return
+        except Exception:
+            delay = self._error_delay(key)
+            log.exception("the turn crashed", extra={"key": str(key), "again_in": delay})
+            self.queue.add_after(key, delay)
+            return
+        self._errors.pop(key, None)
+        if end.seconds is not None:
+            self.queue.add_after(key, end.seconds)
+
+    def _error_delay(self, key: Key) -> float:
+        self._errors[key] = self._errors.get(key, 0) + 1
+        return backoff.retry_delay(self._errors[key])
+
+    def _remember_waiting(self, key: Key, end: work.Turn) -> None:
+        """Which keys a change of a plugin may help."""
+        assert end.request is not None
+        waiting = self._waiting.setdefault(end.request.driver, set())
+        if end.status is not None and end.status.failure is not None:
+            waiting.add(key)
+        else:
+            waiting.discard(key)
+
+    def _plugin_changed(self, driver: str) -> None:
+        for key in tuple(self._waiting.get(driver, ())):
+            self.queue.add(key)
+
+    async def _resync(self) -> None:
+        """Every key of every lane, at the start and then now and then."""
+        while True:
+            for name, lane in self._lanes.items():
+                await self._resync_lane(name, lane)
+            await self._tools.clock.sleep(self._resync_seconds)
+
+    async def _resync_lane(self, name: str, lane: Lane) -> None:
+        try:
+            async for key in lane.requests.keys():
+                self.queue.add(key)
+            async for key in lane.ledger.keys():
+                if key.cluster == name:
+                    self.queue.add(key)
+        except BridgeError as error:
+            log.warning("the resync failed; it is tried again", extra={"cluster": name, "error": str(error)})
