@@ -62,6 +62,12 @@ class ConflictError(BridgeError):
     code = "CONFLICT"
 
 
+class LockedError(BridgeError):
+    """Another process holds what this one needs for itself."""
+
+    code = "LOCKED"
+
+
 class DeniedError(BridgeError):
     """The caller is not allowed to do this."""
 
