@@ -10,8 +10,6 @@ from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.ports.ledger import Book, EntryFilter
 from bridge.ports.orchestrator import Orchestrator
 
-RESTORE = "restore"
-
 
 class BookedRequests:
     """The `Requests` port over the book. A hold needs no write: the book lets nothing go by itself."""
@@ -27,7 +25,7 @@ class BookedRequests:
             return None
         in_use = ""
         if entry.wish is Wish.ABSENT:
-            in_use = await self._in_use(key, entry.status.handle if entry.status else "")
+            in_use = await self._orchestrator.in_use(key, entry.status.handle if entry.status else "")
         return SnapshotRequest(
             key=key,
             wish=entry.wish,
@@ -43,12 +41,6 @@ class BookedRequests:
             in_use=in_use,
             abandon=entry.abandon,
         )
-
-    async def _in_use(self, key: Key, handle: str) -> str:
-        for operation in await self._book.operations(running=True):
-            if operation.verb == RESTORE and operation.arguments.get("key") == str(key):
-                return f"restore {operation.id} reads it"
-        return await self._orchestrator.in_use(key, handle)
 
     async def hold(self, request: SnapshotRequest) -> None:
         """Mark the entry held."""

@@ -21,6 +21,9 @@ MOST_STEPS = 50
 """More steps in one turn than any path has: beyond it the turn ends and the key goes to the queue's end."""
 
 
+Fold = Callable[[snapshot.Observed, act.Action, Outcome[CutSnapshot | None], float], Record]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tools:
     """What every pass needs besides its cluster's lane."""
@@ -30,6 +33,11 @@ class Tools:
     clock: Clock
     writer: str
     """This process's incarnation."""
+    doubts: set[Key] = dataclasses.field(default_factory=set)
+    """Keys with a call whose outcome could not be saved: no later refusal may close their note."""
+    busy: Callable[[Key], str] = lambda _key: ""
+    """A sentence naming what of our own uses the snapshot now (a restore under way); empty when nothing does."""
+    fold: Fold = snapshot.fold
     on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None
 
 
@@ -63,9 +71,13 @@ async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | Non
     request = await lane.requests.observe(key)
     if request is None:
         return None
+    busy = tools.busy(key)
+    if busy:
+        request = dataclasses.replace(request, in_use=busy)
     record = await lane.ledger.load(key)
     driver = record.driver if record is not None else request.driver
-    return snapshot.Observed(request, record, tools.plugins.view(driver), tools.writer)
+    writer = "" if key in tools.doubts else tools.writer
+    return snapshot.Observed(request, record, tools.plugins.view(driver), writer)
 
 
 async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: Tools) -> None:
@@ -84,12 +96,21 @@ async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: 
             if seen.record is not None:
                 await lane.ledger.erase(key, seen.record, orphan=orphan)
         case act.Create() | act.Inspect() | act.Delete():
-            outcome = await call(step, seen, tools)
-            folded = snapshot.fold(seen, step, outcome, tools.clock.now())
-            if folded != seen.record:
-                await lane.ledger.save(key, folded)
+            await _call_and_save(step, seen, lane, tools)
         case act.Wait() | act.Rest():
             raise AssertionError("waiting is not performed")
+
+
+async def _call_and_save(
+    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, lane: Lane, tools: Tools
+) -> None:
+    """Between the call and the save, what the call did is known to nobody: the key is in doubt."""
+    tools.doubts.add(seen.request.key)
+    outcome = await call(step, seen, tools)
+    folded = tools.fold(seen, step, outcome, tools.clock.now())
+    if folded != seen.record:
+        await lane.ledger.save(seen.request.key, folded)
+    tools.doubts.discard(seen.request.key)
 
 
 def _record(seen: snapshot.Observed) -> Record:

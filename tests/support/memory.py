@@ -1,0 +1,298 @@
+"""Fakes that stand at the core's ports and keep state: a ledger, requests, a plugin with its backend, a clock.
+
+Each external effect passes `Script.point`, where a test may put a fault: a crash before or after the effect, a lost
+reply, a refusal. Every rule that the core must keep is checked here at the moment it could be broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from bridge.model.failure import ConflictError, Failure, FailureKind, NotFoundError
+from bridge.model.keys import Key
+from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.plugin import Capability, InstanceId, PluginDescription, PluginView, Route
+from bridge.model.secret import SecretRef
+from bridge.model.snapshot import (
+    CutSnapshot,
+    DeletionPolicy,
+    Record,
+    SnapshotRequest,
+    SnapshotStatus,
+    Wish,
+)
+from bridge.model.volume import MadeVolume, NewVolume
+
+
+class Crash(BaseException):
+    """The process is gone. Not an Exception, so that nothing can swallow it."""
+
+
+class VirtualClock:
+    """Time that moves only when told, or when somebody sleeps."""
+
+    def __init__(self, start: float = 1_000_000.0) -> None:
+        self.instant = start
+
+    def now(self) -> float:
+        return self.instant
+
+    async def sleep(self, seconds: float) -> None:
+        self.instant += max(seconds, 0.0)
+        await asyncio.sleep(0)
+
+
+@dataclasses.dataclass
+class Script:
+    """Faults by the number of the effect they strike, and a log of what was done."""
+
+    faults: dict[int, str] = dataclasses.field(default_factory=dict)
+    done: list[str] = dataclasses.field(default_factory=list)
+
+    def next(self, what: str) -> str:
+        self.done.append(what)
+        return self.faults.get(len(self.done) - 1, "ok")
+
+
+class MemoryLedger:
+    """The `Ledger` port. `save` and `erase` are atomic; a crash strikes before or after, never between."""
+
+    def __init__(self, script: Script, policy: Callable[[Key], DeletionPolicy]) -> None:
+        self.script = script
+        self.records: dict[Key, Record] = {}
+        self.orphans: list[str] = []
+        self._policy = policy
+        self._counter = 0
+
+    async def load(self, key: Key) -> Record | None:
+        return self.records.get(key)
+
+    async def save(self, key: Key, record: Record) -> Record:
+        return self._write(key, record, "save")
+
+    async def condemn(self, key: Key, record: Record) -> Record:
+        return self._write(key, dataclasses.replace(record, condemned=True, policy=self._policy(key)), "condemn")
+
+    def _write(self, key: Key, record: Record, what: str) -> Record:
+        fault = self.script.next(what)
+        if fault == "crash before":
+            raise Crash
+        stored = self.records.get(key)
+        if (stored.version if stored else "") != record.version or fault == "conflict":
+            raise ConflictError("the record has moved on")
+        self._counter += 1
+        saved = dataclasses.replace(record, version=str(self._counter))
+        self.records[key] = saved
+        if fault == "crash after":
+            raise Crash
+        return saved
+
+    async def erase(self, key: Key, record: Record, *, orphan: str = "") -> None:
+        fault = self.script.next("erase")
+        if fault == "crash before":
+            raise Crash
+        if orphan:
+            self.orphans.append(orphan)
+        self.records.pop(key, None)
+        if fault == "crash after":
+            raise Crash
+
+    async def keys(self) -> AsyncIterator[Key]:
+        for key in list(self.records):
+            yield key
+
+
+class MemoryRequests:
+    """The `Requests` port for one request that a test edits."""
+
+    def __init__(self, script: Script, request: SnapshotRequest) -> None:
+        self.script = script
+        self.request: SnapshotRequest | None = request
+        self.told: list[SnapshotStatus] = []
+
+    async def observe(self, key: Key) -> SnapshotRequest | None:
+        return self.request
+
+    async def hold(self, request: SnapshotRequest) -> None:
+        self._set_held("hold", True)
+
+    async def release(self, request: SnapshotRequest) -> None:
+        self._set_held("release", False)
+
+    def _set_held(self, what: str, held: bool) -> None:
+        fault = self.script.next(what)
+        if fault == "crash before":
+            raise Crash
+        if self.request is not None:
+            self.request = dataclasses.replace(self.request, held=held)
+        if fault == "crash after":
+            raise Crash
+
+    async def publish(self, request: SnapshotRequest, status: SnapshotStatus) -> None:
+        if not self.told or self.told[-1] != status:
+            self.told.append(status)
+
+    async def keys(self) -> AsyncIterator[Key]:
+        if self.request is not None:
+            yield self.request.key
+
+
+@dataclasses.dataclass
+class Stored:
+    """A snapshot on the fake backend."""
+
+    handle: str
+    source: str
+    not_ready: int
+
+
+class MemoryPlugin:
+    """A plugin with its backend, behind the `PluginCalls` and `Plugins` ports at once."""
+
+    def __init__(self, script: Script, clock: VirtualClock, *, driver: str = "d", not_ready: int = 0) -> None:
+        self.script = script
+        self.clock = clock
+        self.driver = driver
+        self.not_ready = not_ready
+        self.known = True
+        self.healthy = True
+        self.capabilities = {Capability.CREATE_DELETE_SNAPSHOT, Capability.CREATE_DELETE_VOLUME}
+        self.stored: dict[str, Stored] = {}
+        self.by_hand: dict[str, Stored] = {}
+        self.volumes: dict[str, str] = {}
+        self.broken: list[str] = []
+        self.allowed: Callable[[str], str] = lambda _what: ""
+        """A test's rule book: a sentence when this call may not be made now."""
+        self._counter = 0
+
+    @property
+    def id(self) -> InstanceId:
+        return InstanceId(self.driver, "controller", "memory")
+
+    @property
+    def route(self) -> Route:
+        return Route.SOCKET
+
+    def view(self, driver: str) -> PluginView:
+        if driver != self.driver:
+            return PluginView(driver)
+        return PluginView(driver, self.known, self.healthy, frozenset(self.capabilities), "asleep")
+
+    def controller(self, driver: str) -> MemoryPlugin | None:
+        return self if driver == self.driver and self.known and self.healthy else None
+
+    def describe(self) -> Sequence[PluginDescription]:
+        return ()
+
+    def on_change(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        return lambda: None
+
+    def handles(self) -> set[str]:
+        """All snapshots on the backend."""
+        return {stored.handle for stored in (*self.stored.values(), *self.by_hand.values())}
+
+    def _before(self, what: str) -> str:
+        breach = self.allowed(what)
+        if breach:
+            self.broken.append(breach)
+        return self.script.next(what)
+
+    async def create_snapshot(
+        self, *, name: str, volume_handle: str, parameters: Mapping[str, str], secrets: Mapping[str, str]
+    ) -> Outcome[CutSnapshot]:
+        fault = self._before("create")
+        early = _early(fault)
+        if early is not None:
+            return early
+        stored = self.stored.get(name)
+        if stored is None:
+            self._counter += 1
+            stored = self.stored[name] = Stored(f"snap-{self._counter}", volume_handle, self.not_ready)
+        elif stored.not_ready > 0:
+            stored.not_ready -= 1
+        late = _late(fault)
+        return late if late is not None else Done(_facts(stored))
+
+    async def delete_snapshot(self, *, handle: str, secrets: Mapping[str, str]) -> Outcome[None]:
+        fault = self._before(f"delete {handle}")
+        early = _early(fault)
+        if early is not None:
+            return early
+        for shelf in (self.stored, self.by_hand):
+            for name in [name for name, stored in shelf.items() if stored.handle == handle]:
+                del shelf[name]
+        late = _late(fault)
+        return late if late is not None else Done(None)
+
+    async def inspect_snapshot(self, *, handle: str, secrets: Mapping[str, str]) -> Outcome[CutSnapshot]:
+        fault = self._before("inspect")
+        early = _early(fault)
+        if early is not None:
+            return early
+        for stored in (*self.stored.values(), *self.by_hand.values()):
+            if stored.handle == handle:
+                stored.not_ready = max(stored.not_ready - 1, 0)
+                return _late(fault) or Done(_facts(stored))
+        return Failed(Failure(FailureKind.REFUSED, "NOT_FOUND", "no such snapshot"))
+
+    async def list_snapshots(
+        self, *, volume_handle: str = "", secrets: Mapping[str, str]
+    ) -> AsyncIterator[Outcome[CutSnapshot]]:
+        for stored in (*self.stored.values(), *self.by_hand.values()):
+            yield Done(_facts(stored))
+
+    async def create_volume(self, *, new: NewVolume, secrets: Mapping[str, str]) -> Outcome[MadeVolume]:
+        fault = self._before("create volume")
+        early = _early(fault)
+        if early is not None:
+            return early
+        handle = self.volumes.setdefault(new.name, f"vol-{len(self.volumes) + 1}")
+        return _late(fault) or Done(MadeVolume(handle, new.required_bytes, {}, new.content))
+
+    async def delete_volume(self, *, handle: str, secrets: Mapping[str, str]) -> Outcome[None]:
+        fault = self._before("delete volume")
+        early = _early(fault)
+        if early is not None:
+            return early
+        self.volumes = {name: other for name, other in self.volumes.items() if other != handle}
+        return _late(fault) or Done(None)
+
+
+def _early(fault: str) -> Failed | None:
+    """Faults that strike before the effect."""
+    if fault == "crash before":
+        raise Crash
+    if fault == "lost before":
+        return Failed(Failure(FailureKind.UNSURE, "UNAVAILABLE", "lost"))
+    if fault == "refused":
+        return Failed(Failure(FailureKind.REFUSED, "INVALID_ARGUMENT", "no"))
+    return None
+
+
+def _late(fault: str) -> Failed | None:
+    """Faults that strike after it."""
+    if fault == "crash after":
+        raise Crash
+    if fault == "lost after":
+        return Failed(Failure(FailureKind.UNSURE, "INTERNAL", "lost"))
+    return None
+
+
+def _facts(stored: Stored) -> CutSnapshot:
+    return CutSnapshot(stored.handle, stored.source, stored.not_ready == 0, 10, 1_700_000_000_000_000_000)
+
+
+class NoSecrets:
+    """The `Secrets` port with nothing in it."""
+
+    async def resolve(self, ref: SecretRef) -> Mapping[str, str]:
+        if ref:
+            raise NotFoundError(f"no secret {ref}")
+        return {}
+
+
+def absent(request: SnapshotRequest) -> SnapshotRequest:
+    """The same request, withdrawn."""
+    return dataclasses.replace(request, wish=Wish.ABSENT)
