@@ -1,0 +1,64 @@
+"""What all tests share: the test bed's fixtures, its servers' logs on failure, and no silent skips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bed import build, fixtures, journal, process
+from tests.support.bed.fixtures import control_plane, csi_sanity, namespace, own_control_plane
+
+__all__ = ["control_plane", "csi_sanity", "namespace", "own_control_plane"]
+
+_journal = journal.Journal()
+_kept: list[Path] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the chosen tests need now: a build in a test would run into that test's time limit."""
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    try:
+        missing = [name for name in fixtures.programs_for(used) if not build.cached(name).exists()]
+        build.build(missing)
+    except (process.MissingServerError, process.ServerError) as error:
+        print(f"bed: {error}\nbed: the tests that need it will fail", flush=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _journal.mark()
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        pytest.fail("this test needs root: run as root, or deselect it with -m 'not root'", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with each failure what the servers wrote meanwhile."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"log of {title}", text) for title, text in _journal.since_mark()]
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.testsfailed:
+        kept = journal.keep()
+        if kept is not None:
+            _kept.append(kept)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for folder in _kept:
+        terminalreporter.write_line(f"server logs kept in {folder}")
+    if not (os.environ.get("NOMAD_BIN") or shutil.which("nomad")):
+        terminalreporter.write_line(
+            "Nomad: no real agent took part (set NOMAD_BIN=/path/to/nomad to run its tests against one)"
+        )
