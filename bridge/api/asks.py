@@ -1,0 +1,106 @@
+"""What callers may send: bodies and queries, strict, unknown keys refused. Answers are in documents."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from bridge.api import fields
+
+
+class Body(BaseModel):
+    """A JSON body: camelCase keys, no conversion of types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class Query(BaseModel):
+    """The query of a URL: snake_case keys, as the paging words of the field are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class NoQuery(Query):
+    """No key is known."""
+
+
+class SecretsBody(Body):
+    """References to CSI secrets, never values: `env:NAME`, `file:PATH`, `k8s:NAMESPACE/NAME`, `nomadVar:…`."""
+
+    create: fields.SecretText = ""
+    delete: fields.SecretText = ""
+    inspect: fields.SecretText = ""
+
+
+class SnapshotBody(Body):
+    """A snapshot to cut (`volume`), or one to take over (`adoptHandle` and `driver`)."""
+
+    name: fields.RequiredName
+    cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")
+    namespace: fields.Name = ""
+    volume: fields.VolumeName = ""
+    adopt_handle: fields.Text = Field("", description="The CSI snapshot_id of a snapshot that exists.")
+    driver: fields.Name = ""
+    deletion_policy: fields.Policy = "Delete"
+    parameters: fields.TextMap = {}
+    secrets: SecretsBody = SecretsBody()
+    why: fields.Text = ""
+    labels: fields.TextMap = {}
+
+
+class RestoreBody(Body):
+    """A new volume from a ready snapshot. What is left out is taken over from the source volume."""
+
+    name: fields.RequiredName
+    namespace: fields.Name = ""
+    capacity_bytes: fields.Capacity = Field(0, description="0: as large as the source.")
+    parameters: fields.TextMap = {}
+
+
+class SnapshotQuery(Query):
+    """Filters and paging of the snapshot list; an empty one is no condition."""
+
+    cluster: fields.Name = ""
+    namespace: fields.Name = ""
+    volume: fields.VolumeName = ""
+    driver: fields.Name = ""
+    state: list[fields.State] = Field([], description="May be given several times.")
+    selector: fields.Selector = Field("", description="Labels: key=value,key=value.")
+    prefix: fields.Name = Field("", description="The start of the uid.")
+    per_page: fields.PerPage = 100
+    next_token: fields.Text = ""
+
+
+class DeleteQuery(Query):
+    """How to delete."""
+
+    abandon: fields.Flag = Field(
+        False, description="Release a snapshot whose open create cannot be settled; an orphan is put on record."
+    )
+
+
+class VolumeQuery(Query):
+    """Filters of the volume list."""
+
+    cluster: fields.Name = ""
+    namespace: fields.Name = ""
+
+
+class OperationsQuery(Query):
+    """Filters of the operation list."""
+
+    running: fields.Flag = False
+    per_page: fields.PerPage = 100
+
+
+class WaitQuery(Query):
+    """A blocking query: answer when the version is another than `index`, or when `wait` is over."""
+
+    wait: fields.Wait = Field("0s", description="More than 10m is taken as 10m.")
+    index: fields.Text = Field("", description="The `version` of the last answer.")
+
+
+class HealthQuery(Query):
+    """How much /readyz tells."""
+
+    verbose: str = Field("", max_length=5, description="Present: one line per check.")

@@ -1,0 +1,234 @@
+"""What the API answers with. Fields may be added, never renamed or dropped; unknown is null."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+API_VERSION: Final = "snapbridge/v1"
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+ApiVersion = Literal["snapbridge/v1"]
+
+
+class Document(BaseModel):
+    """One part of an answer."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
+
+
+class FailureDocument(Document):
+    """A failure: `refused` did nothing, `unsure` may have taken effect."""
+
+    kind: Literal["refused", "unsure"]
+    code: str
+    message: str
+    hint: str
+
+
+class SnapshotDocument(Document):
+    """One snapshot, whichever orchestrator it came from."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Snapshot"] = "Snapshot"
+    uid: str
+    cluster: str
+    namespace: str
+    name: str
+    volume: str
+    driver: str
+    deletion_policy: str
+    snapshot_name: str
+    state: str
+    ready: bool
+    handle: str | None
+    size_bytes: int | None
+    cut_at: Instant | None
+    created_at: Instant | None
+    reason: str
+    message: str
+    failure: FailureDocument | None
+    asked_by: str
+    why: str
+    labels: dict[str, str]
+    parameters: dict[str, str]
+
+
+class StepDocument(Document):
+    """One step of an operation."""
+
+    name: str
+    at: Instant | None
+    note: str
+
+
+class OperationDocument(Document):
+    """Work that takes longer than one answer."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Operation"] = "Operation"
+    id: str
+    verb: str
+    cluster: str
+    namespace: str
+    target: str
+    state: Literal["running", "done", "failed"]
+    created_at: Instant | None
+    updated_at: Instant | None
+    asked_by: str
+    arguments: dict[str, str]
+    result: dict[str, str]
+    steps: list[StepDocument]
+    failure: FailureDocument | None
+    version: str
+
+
+class AcceptedDocument(Document):
+    """A booked snapshot and the operation that ends when it is ready."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["SnapshotAccepted"] = "SnapshotAccepted"
+    snapshot: SnapshotDocument
+    operation: OperationDocument
+
+
+class VolumeDocument(Document):
+    """One volume of one cluster."""
+
+    kind: Literal["Volume"] = "Volume"
+    cluster: str
+    namespace: str
+    name: str
+    driver: str
+    handle: str
+    capacity_bytes: int | None
+    mode: str
+    access_modes: list[str]
+    fs_type: str
+    parameters: dict[str, str]
+    secret: str = Field(description="A reference, never a value.")
+    users: list[str]
+
+
+class PluginDocument(Document):
+    """One instance of a driver."""
+
+    kind: Literal["Plugin"] = "Plugin"
+    driver: str
+    role: str
+    instance: str
+    route: str
+    endpoint: str
+    healthy: bool
+    message: str
+    vendor_version: str
+    node: str
+    backend: str
+    in_flight: int
+    capabilities: list[str]
+
+
+class NodeDocument(Document):
+    """One node agent."""
+
+    kind: Literal["Node"] = "Node"
+    name: str
+    connected: bool
+    version: str
+    since: Instant | None
+    message: str
+    plugins: list[str]
+    labels: dict[str, str]
+
+
+class ClusterDocument(Document):
+    """One configured cluster; an empty message means that its view is complete."""
+
+    kind: Literal["Cluster"] = "Cluster"
+    name: str
+    orchestrator: str
+    ready: bool
+    message: str
+
+
+class Listing(Document):
+    """What every list has. An empty token ends it."""
+
+    api_version: ApiVersion = API_VERSION
+    next_token: str = ""
+
+
+class SnapshotListDocument(Listing):
+    kind: Literal["SnapshotList"] = "SnapshotList"
+    items: list[SnapshotDocument]
+
+
+class OperationListDocument(Listing):
+    kind: Literal["OperationList"] = "OperationList"
+    items: list[OperationDocument]
+
+
+class VolumeListDocument(Listing):
+    kind: Literal["VolumeList"] = "VolumeList"
+    items: list[VolumeDocument]
+
+
+class PluginListDocument(Listing):
+    kind: Literal["PluginList"] = "PluginList"
+    items: list[PluginDocument]
+
+
+class NodeListDocument(Listing):
+    kind: Literal["NodeList"] = "NodeList"
+    items: list[NodeDocument]
+
+
+class ClusterListDocument(Listing):
+    kind: Literal["ClusterList"] = "ClusterList"
+    items: list[ClusterDocument]
+
+
+class CallerDocument(Document):
+    """Who is calling and what it may touch; an empty list is no limit."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Caller"] = "Caller"
+    name: str
+    clusters: list[str]
+    namespaces: list[str]
+    volumes: list[str]
+    labels: dict[str, str]
+
+
+class VersionDocument(Document):
+    """What runs here."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Version"] = "Version"
+    version: str
+    python: str
+
+
+class FieldProblemDocument(Document):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+    hint: str
+
+
+class ProblemDocument(Document):
+    """An error, as RFC 9457 has it, with what a client needs to act on it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+    field: str
+    retryable: bool
+    errors: list[FieldProblemDocument]
+    request_id: str

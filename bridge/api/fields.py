@@ -1,0 +1,121 @@
+"""Types of single fields of requests: their limits, checks and sentences. No document lives here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from bridge.api import times
+from bridge.model.secret import SecretRef
+
+NAME_LIMIT = 253
+TEXT_LIMIT = 1024
+MAP_LIMIT = 64
+CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+NAME_PATTERN = rf"^[^\s{CONTROL}/](?:[^{CONTROL}/]*[^\s{CONTROL}/])?$"
+TEXT_PATTERN = rf"^[^{CONTROL}]*$"
+_PAIR = rf"[^\s,=]+=[^,{CONTROL}]*"
+SELECTOR_PATTERN = rf"^$|^{_PAIR}(?:,{_PAIR})*$"
+DURATION_PATTERN = r"^(?:[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h))+$"
+_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
+_TEXT = re.compile(TEXT_PATTERN.replace("$", r"\Z"))
+_SELECTOR = re.compile(SELECTOR_PATTERN.replace("$", r"\Z"))
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+
+
+def _plain_name(text: str) -> str:
+    if text and not _NAME.match(text):
+        raise ValueError("may not hold a slash or control characters, nor start or end with a space")
+    return text
+
+
+def _plain_text(text: str) -> str:
+    if not _TEXT.match(text):
+        raise ValueError("may not hold control characters")
+    return text
+
+
+def _secret(text: str) -> str:
+    _plain_text(text)
+    SecretRef.parse(text)
+    return text
+
+
+def _number(text: object) -> int:
+    if not isinstance(text, str) or not _NUMBER.match(text):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _flag(text: object) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def _wait(text: str) -> str:
+    times.parse_duration(text)
+    return text
+
+
+def _selector(text: str) -> str:
+    if not _SELECTOR.match(text):
+        raise ValueError("want key=value, several with commas between")
+    return text
+
+
+def parse_selector(text: str) -> dict[str, str]:
+    """The labels of a checked `key=value,key=value`; empty for an empty text."""
+    pairs = (part.partition("=") for part in text.split(",") if text)
+    return {key: value for key, _, value in pairs}
+
+
+RequiredName = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_LIMIT, json_schema_extra={"pattern": NAME_PATTERN}),
+    AfterValidator(_plain_name),
+]
+Name = Annotated[
+    str,
+    Field(max_length=NAME_LIMIT, json_schema_extra={"pattern": f"^$|{NAME_PATTERN}"}),
+    AfterValidator(_plain_name),
+]
+Text = Annotated[
+    str, Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}), AfterValidator(_plain_text)
+]
+VolumeName = Annotated[
+    str, Field(max_length=NAME_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}), AfterValidator(_plain_text)
+]
+Ref = Annotated[
+    str,
+    Field(min_length=1, max_length=TEXT_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}),
+    AfterValidator(_plain_text),
+]
+MapKey = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}),
+    AfterValidator(_plain_text),
+]
+TextMap = Annotated[dict[MapKey, Text], Field(max_length=MAP_LIMIT)]
+SecretText = Annotated[
+    str,
+    Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": rf"^$|^(env|file|k8s|nomadVar):[^{CONTROL}]+$"}),
+    AfterValidator(_secret),
+]
+Policy = Literal["Delete", "Retain"]
+Capacity = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+PerPage = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Wait = Annotated[
+    str,
+    Field(max_length=32, json_schema_extra={"pattern": DURATION_PATTERN, "examples": ["60s", "5m"]}),
+    AfterValidator(_wait),
+]
+Selector = Annotated[
+    str,
+    Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": SELECTOR_PATTERN}),
+    AfterValidator(_selector),
+]
+State = Literal["pending", "cutting", "processing", "ready", "failing", "deleting", "retained"]

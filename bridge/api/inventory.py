@@ -1,0 +1,45 @@
+"""/v1/volumes, /v1/plugins, /v1/nodes, /v1/clusters: what the service knows of the world. Reading only."""
+
+from __future__ import annotations
+
+from bridge.api import asks, documents, render
+from bridge.api.endpoint import Answer, Call, Endpoints
+from bridge.model.view import ClusterView
+from bridge.ports.desk import Desk
+from bridge.ports.identity import Caller
+
+routes = Endpoints("inventory")
+
+
+@routes.add("GET", "/v1/volumes", answer=documents.VolumeListDocument, query=asks.VolumeQuery)
+async def list_volumes(call: Call[asks.VolumeQuery, None]) -> Answer:
+    """List the volumes that the caller may see."""
+    query = call.query
+    found = await call.desk.volumes(call.caller, cluster=query.cluster, namespace=query.namespace)
+    return Answer(documents.VolumeListDocument(items=[render.volume(item) for item in found]))
+
+
+@routes.add("GET", "/v1/plugins", answer=documents.PluginListDocument)
+async def list_plugins(call: Call[asks.NoQuery, None]) -> Answer:
+    """List every plugin instance and how it is."""
+    return Answer(
+        documents.PluginListDocument(items=[render.plugin(item) for item in call.desk.plugins(call.caller)])
+    )
+
+
+@routes.add("GET", "/v1/nodes", answer=documents.NodeListDocument)
+async def list_nodes(call: Call[asks.NoQuery, None]) -> Answer:
+    """List the node agents that are or were attached."""
+    return Answer(documents.NodeListDocument(items=[render.node(item) for item in call.desk.nodes(call.caller)]))
+
+
+@routes.add("GET", "/v1/clusters", answer=documents.ClusterListDocument)
+async def list_clusters(call: Call[asks.NoQuery, None]) -> Answer:
+    """List the configured clusters that the caller may see."""
+    found = visible_clusters(call.desk, call.caller)
+    return Answer(documents.ClusterListDocument(items=[render.cluster(item) for item in found]))
+
+
+def visible_clusters(desk: Desk, caller: Caller) -> list[ClusterView]:
+    """The clusters that this caller is not kept from."""
+    return [item for item in desk.clusters() if not caller.clusters or item.name in caller.clusters]

@@ -1,0 +1,137 @@
+"""Model values as documents. No secret value can pass here: the model holds references only."""
+
+from __future__ import annotations
+
+from bridge.api import documents, times
+from bridge.model.failure import Failure
+from bridge.model.node import Node
+from bridge.model.operation import Operation
+from bridge.model.plugin import PluginDescription
+from bridge.model.view import ClusterView, SnapshotView
+from bridge.model.volume import Volume
+from bridge.ports.identity import Caller
+
+
+def failure(value: Failure | None) -> documents.FailureDocument | None:
+    """A failure, or null."""
+    if value is None:
+        return None
+    return documents.FailureDocument(kind=value.kind.value, code=value.code, message=value.message, hint=value.hint)
+
+
+def snapshot(view: SnapshotView) -> documents.SnapshotDocument:
+    """One snapshot."""
+    status = view.status
+    return documents.SnapshotDocument(
+        uid=view.key.uid,
+        cluster=view.key.cluster,
+        namespace=view.namespace,
+        name=view.name,
+        volume=view.volume,
+        driver=view.driver,
+        deletion_policy=view.policy,
+        snapshot_name=view.snapshot_name,
+        state=status.state.value,
+        ready=status.ready,
+        handle=status.handle or None,
+        size_bytes=status.size_bytes,
+        cut_at=times.from_ns(status.cut_at_ns),
+        created_at=times.from_seconds(view.created_at),
+        reason=status.reason,
+        message=status.message,
+        failure=failure(status.failure),
+        asked_by=view.asked_by,
+        why=view.why,
+        labels=dict(view.labels),
+        parameters=dict(view.parameters),
+    )
+
+
+def operation(value: Operation) -> documents.OperationDocument:
+    """One operation with its steps."""
+    return documents.OperationDocument(
+        id=value.id,
+        verb=value.verb,
+        cluster=value.cluster,
+        namespace=value.namespace,
+        target=value.target,
+        state=value.state.value,
+        created_at=times.from_seconds(value.created_at),
+        updated_at=times.from_seconds(value.updated_at),
+        asked_by=value.asked_by,
+        arguments=dict(value.arguments),
+        result=dict(value.result),
+        steps=[
+            documents.StepDocument(name=step.name, at=times.from_seconds(step.at), note=step.note)
+            for step in value.steps
+        ],
+        failure=failure(value.failure),
+        version=value.version,
+    )
+
+
+def volume(value: Volume) -> documents.VolumeDocument:
+    """One volume; its context stays inside."""
+    return documents.VolumeDocument(
+        cluster=value.cluster,
+        namespace=value.namespace,
+        name=value.name,
+        driver=value.driver,
+        handle=value.handle,
+        capacity_bytes=value.capacity_bytes,
+        mode=value.mode.value,
+        access_modes=[mode.value for mode in value.access_modes],
+        fs_type=value.fs_type,
+        parameters=dict(value.parameters),
+        secret=str(value.secret),
+        users=list(value.users),
+    )
+
+
+def plugin(value: PluginDescription) -> documents.PluginDocument:
+    """One instance of a driver."""
+    return documents.PluginDocument(
+        driver=value.id.driver,
+        role=value.id.role,
+        instance=value.id.instance,
+        route=value.route.value,
+        endpoint=value.endpoint,
+        healthy=value.healthy,
+        message=value.sentence,
+        vendor_version=value.vendor_version,
+        node=value.node,
+        backend=value.backend,
+        in_flight=value.in_flight,
+        capabilities=sorted(item.value for item in value.capabilities),
+    )
+
+
+def node(value: Node) -> documents.NodeDocument:
+    """One node agent."""
+    return documents.NodeDocument(
+        name=value.name,
+        connected=value.connected,
+        version=value.version,
+        since=times.from_seconds(value.since),
+        message=value.sentence,
+        plugins=list(value.plugins),
+        labels=dict(value.labels),
+    )
+
+
+def cluster(value: ClusterView) -> documents.ClusterDocument:
+    """One configured cluster."""
+    return documents.ClusterDocument(
+        name=value.name, orchestrator=value.kind, ready=not value.sentence, message=value.sentence
+    )
+
+
+def caller(value: Caller) -> documents.CallerDocument:
+    """Who is calling."""
+    return documents.CallerDocument(
+        name=value.name,
+        clusters=sorted(value.clusters),
+        namespaces=sorted(value.namespaces),
+        volumes=sorted(value.volumes),
+        labels=dict(value.labels),
+    )

@@ -1,0 +1,108 @@
+"""Listening and stopping. Serves until cancelled, then lets the requests under way end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pathlib
+import ssl
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+from bridge.api.operations import WAITERS
+from bridge.api.settings import ApiSettings
+from bridge.model.failure import BridgeError, InvalidError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+
+def _ignore(addresses: Sequence[str]) -> None:
+    """Nobody wants to know."""
+
+
+async def serve(
+    app: web.Application, settings: ApiSettings, *, started: Callable[[Sequence[str]], None] = _ignore
+) -> None:
+    """Listen until cancelled. `started` gets the addresses once they answer (`http://127.0.0.1:7717`, `unix:/…`).
+
+    InvalidError or UnavailableError when an address or a TLS file cannot be used; nothing listens then.
+    On cancel: no new connections, blocking queries answer at once, the others get `shutdown_seconds`.
+    """
+    context = _tls(settings)
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=settings.shutdown_seconds)
+    await runner.setup()
+    try:
+        addresses = await _listen(runner, settings, context)
+        log.info("api listens", extra={"addresses": addresses})
+        started(addresses)
+        await asyncio.Event().wait()
+    finally:
+        app[WAITERS].stopping.set()
+        await runner.cleanup()
+        if settings.unix_socket:
+            await asyncio.to_thread(pathlib.Path(settings.unix_socket).unlink, missing_ok=True)
+
+
+async def _listen(runner: web.AppRunner, settings: ApiSettings, context: ssl.SSLContext | None) -> list[str]:
+    addresses: list[str] = []
+    if settings.host:
+        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            raise _no_listener(f"{settings.host} port {settings.port}", "api.port", error) from error
+        scheme = "https" if context is not None else "http"
+        host, port = runner.addresses[0][:2]
+        addresses.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+    if settings.unix_socket:
+        await _listen_on_socket(runner, pathlib.Path(settings.unix_socket))
+        addresses.append(f"unix:{settings.unix_socket}")
+    return addresses
+
+
+async def _listen_on_socket(runner: web.AppRunner, path: pathlib.Path) -> None:
+    """Bind the socket for this user only. A socket that still answers belongs to another service."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), timeout=1)
+    except (OSError, TimeoutError):
+        pass
+    else:
+        writer.close()
+        raise InvalidError(
+            f"another service answers on {path}", field="api.unix_socket", hint="stop it, or use another path"
+        )
+    try:
+        if await asyncio.to_thread(path.is_socket):
+            await asyncio.to_thread(path.unlink)
+        await web.UnixSite(runner, path).start()
+        await asyncio.to_thread(path.chmod, 0o600)
+    except OSError as error:
+        raise _no_listener(str(path), "api.unix_socket", error) from error
+
+
+def _no_listener(where: str, field: str, error: OSError) -> BridgeError:
+    reason = error.strerror or "it failed"
+    return UnavailableError(
+        f"cannot listen on {where}: {reason}", field=field, hint="free that address, or configure another"
+    )
+
+
+def _tls(settings: ApiSettings) -> ssl.SSLContext | None:
+    if not settings.tls_cert_file:
+        return None
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        if settings.client_ca_file:
+            context.load_verify_locations(settings.client_ca_file)
+            # Optional, so that tokens and probes work beside certificates; the gate decides who is a caller.
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidError(
+            f"the API's TLS files cannot be used: {error.strerror or type(error).__name__}",
+            field="api.tls",
+            hint="check the certificate, its key and the client authority (PEM)",
+        ) from error
+    return context

@@ -1,0 +1,142 @@
+"""/v1/snapshots: create, list, read, delete, restore. Long work answers 202 and names its operation."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from bridge.api import asks, documents, fields, inventory, render
+from bridge.api.endpoint import Answer, Call, Endpoints
+from bridge.model.failure import DeniedError, InvalidError
+from bridge.model.operation import Operation
+from bridge.model.secret import SecretRef, SnapshotSecrets
+from bridge.model.snapshot import DeletionPolicy
+from bridge.model.view import RestoreDraft
+from bridge.ports.desk import Desk
+from bridge.ports.identity import Caller
+from bridge.ports.ledger import EntryFilter
+from bridge.ports.orchestrator import SnapshotDraft
+
+routes = Endpoints("snapshots")
+
+
+@routes.add(
+    "POST",
+    "/v1/snapshots",
+    answer=documents.AcceptedDocument,
+    body=asks.SnapshotBody,
+    status=202,
+    problems=(404,),
+    keyed=True,
+)
+async def create_snapshot(call: Call[asks.NoQuery, asks.SnapshotBody]) -> Answer:
+    """Book a snapshot; the operation ends when it is ready, or fails."""
+    draft = _draft(call.desk, call.caller, call.body)
+    view, operation = await call.desk.create_snapshot(call.caller, draft, idempotency_key=call.idempotency_key)
+    document = documents.AcceptedDocument(snapshot=render.snapshot(view), operation=render.operation(operation))
+    return Answer(document, _location(operation))
+
+
+@routes.add("GET", "/v1/snapshots", answer=documents.SnapshotListDocument, query=asks.SnapshotQuery)
+async def list_snapshots(call: Call[asks.SnapshotQuery, None]) -> Answer:
+    """List snapshots, newest first."""
+    query = call.query
+    which = EntryFilter(
+        cluster=query.cluster,
+        namespace=query.namespace,
+        volume=query.volume,
+        driver=query.driver,
+        states=tuple(query.state),
+        labels=fields.parse_selector(query.selector),
+        uid_prefix=query.prefix,
+    )
+    page = await call.desk.snapshots(call.caller, which, limit=query.per_page, token=query.next_token)
+    items = [render.snapshot(view) for view in page.items]
+    return Answer(documents.SnapshotListDocument(items=items, next_token=page.next_token))
+
+
+@routes.add("GET", "/v1/snapshots/{ref}", answer=documents.SnapshotDocument, problems=(404, 409))
+async def read_snapshot(call: Call[asks.NoQuery, None]) -> Answer:
+    """Read one snapshot."""
+    return Answer(render.snapshot(await call.desk.snapshot(call.caller, call.ref)))
+
+
+@routes.add(
+    "DELETE",
+    "/v1/snapshots/{ref}",
+    answer=documents.OperationDocument,
+    query=asks.DeleteQuery,
+    status=202,
+    problems=(404, 409),
+)
+async def delete_snapshot(call: Call[asks.DeleteQuery, None]) -> Answer:
+    """Delete a snapshot; the operation ends when it is gone, or retained by its policy."""
+    operation = await call.desk.delete_snapshot(call.caller, call.ref, abandon=call.query.abandon)
+    return Answer(render.operation(operation), _location(operation))
+
+
+@routes.add(
+    "POST",
+    "/v1/snapshots/{ref}/restore",
+    answer=documents.OperationDocument,
+    body=asks.RestoreBody,
+    status=202,
+    problems=(404,),
+    keyed=True,
+)
+async def restore_snapshot(call: Call[asks.NoQuery, asks.RestoreBody]) -> Answer:
+    """Make a new volume from a ready snapshot; the source volume is not touched."""
+    body = call.body
+    draft = RestoreDraft(body.name, body.namespace, body.capacity_bytes, body.parameters)
+    operation = await call.desk.restore_snapshot(call.caller, call.ref, draft, idempotency_key=call.idempotency_key)
+    return Answer(render.operation(operation), _location(operation))
+
+
+def _location(operation: Operation) -> dict[str, str]:
+    return {"Location": f"/v1/operations/{quote(operation.id, safe='')}"}
+
+
+def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft:
+    if bool(body.volume) == bool(body.adopt_handle):
+        raise InvalidError(
+            "give either a volume to cut, or the handle of a snapshot to take over",
+            field="volume",
+            hint='send "volume", or "adoptHandle" with "driver"',
+        )
+    if body.adopt_handle and not body.driver:
+        raise InvalidError("a handle needs its driver", field="driver", hint='send "driver" with "adoptHandle"')
+    secrets = SnapshotSecrets(*(SecretRef.parse(text) for text in _secret_texts(body.secrets)))
+    if secrets != SnapshotSecrets() and (caller.clusters or caller.namespaces or caller.volumes):
+        raise DeniedError(
+            "a caller with limits may not name secret references",
+            field="secrets",
+            hint="leave them out; they belong in the service's config",
+        )
+    return SnapshotDraft(
+        cluster=body.cluster or _only_cluster(desk, caller),
+        namespace=body.namespace,
+        name=body.name,
+        volume=body.volume,
+        adopt_handle=body.adopt_handle,
+        driver=body.driver,
+        policy=DeletionPolicy(body.deletion_policy),
+        parameters=body.parameters,
+        secrets=secrets,
+        asked_by=caller.name,
+        why=body.why,
+        labels={**body.labels, **dict(caller.labels)},
+    )
+
+
+def _secret_texts(body: asks.SecretsBody) -> tuple[str, str, str]:
+    return body.create, body.delete, body.inspect
+
+
+def _only_cluster(desk: Desk, caller: Caller) -> str:
+    names = [view.name for view in inventory.visible_clusters(desk, caller)]
+    if len(names) == 1:
+        return names[0]
+    raise InvalidError(
+        "which cluster is meant is not clear",
+        field="cluster",
+        hint=f"one of: {', '.join(names) or '(none configured)'}",
+    )
