@@ -65,6 +65,10 @@ class SnapshotRequest:
     """A sentence naming who uses the snapshot now (a restore under way); empty when nobody does."""
     trouble: Failure | None = None
     """Why the request cannot be carried out as it stands (unknown class, volume not bound …)."""
+    volume: str = ""
+    """What people call the source volume; empty for an adopted handle."""
+    created_at: float = 0.0
+    """Seconds since the epoch; 0 when unknown."""
     abandon: bool = False
     """The owner released it in spite of an open note: an orphan on the backend is possible."""
 

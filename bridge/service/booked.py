@@ -38,6 +38,8 @@ class BookedRequests:
             parameters=entry.parameters,
             secrets=entry.secrets,
             held=entry.held,
+            volume=entry.volume,
+            created_at=entry.created_at,
             in_use=in_use,
             abandon=entry.abandon,
         )

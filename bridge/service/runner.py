@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from bridge.decide import backoff
 from bridge.model.failure import BridgeError, ConflictError, NotSyncedError
 from bridge.model.keys import Key
-from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
+from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import work
 from bridge.service.lane import Lane
 from bridge.service.queue import KeyQueue
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 CONFLICT_SECONDS = 0.05
 NOT_SYNCED_SECONDS = 0.5
 
-Told = Callable[[Key, SnapshotRequest, SnapshotStatus], Awaitable[None]]
+Told = Callable[[Key, SnapshotRequest | None, SnapshotStatus], Awaitable[None]]
+"""What to do with a status once its owner has been told. The request is None when nothing of it is left."""
 
 
 class Runner:
@@ -83,9 +84,7 @@ class Runner:
         """One turn, with every failure turned into a later look. Only cancellation gets through."""
         try:
             end = await work.turn(key, self._lanes[key.cluster], self._tools)
-            if end.request is not None and end.status is not None:
-                self._remember_waiting(key, end)
-                await self._told(key, end.request, end.status)
+            await self._tell(key, end)
         except ConflictError as conflict:
             log.debug("somebody else wrote it; looking again", extra={"key": str(key), "detail": str(conflict)})
             self.queue.add_after(key, max(CONFLICT_SECONDS, self._error_delay(key) / 20))
@@ -107,15 +106,21 @@ class Runner:
         if end.seconds is not None:
             self.queue.add_after(key, end.seconds)
 
+    async def _tell(self, key: Key, end: work.Turn) -> None:
+        if end.request is None and end.seconds is None:
+            await self._told(key, None, SnapshotStatus(SnapshotState.GONE))
+        elif end.request is not None and end.status is not None:
+            self._remember_waiting(key, end.request, end.status)
+            await self._told(key, end.request, end.status)
+
     def _error_delay(self, key: Key) -> float:
         self._errors[key] = self._errors.get(key, 0) + 1
         return backoff.retry_delay(self._errors[key])
 
-    def _remember_waiting(self, key: Key, end: work.Turn) -> None:
+    def _remember_waiting(self, key: Key, request: SnapshotRequest, status: SnapshotStatus) -> None:
         """Which keys a change of a plugin may help."""
-        assert end.request is not None
-        waiting = self._waiting.setdefault(end.request.driver, set())
-        if end.status is not None and end.status.failure is not None:
+        waiting = self._waiting.setdefault(request.driver, set())
+        if status.failure is not None:
             waiting.add(key)
         else:
             waiting.discard(key)

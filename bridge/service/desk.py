@@ -1,0 +1,293 @@
+"""The front desk: checks a caller's wish, writes it down, wakes the worker, answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from bridge.decide import names
+from bridge.model.failure import ConflictError, InvalidError, NotFoundError, UnavailableError
+from bridge.model.keys import Key, snapshot_key
+from bridge.model.node import Node
+from bridge.model.operation import Operation, OperationState
+from bridge.model.plugin import PluginDescription
+from bridge.model.snapshot import HandleSource, Source, VolumeSource, Wish
+from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.volume import Volume
+from bridge.ports.identity import Caller
+from bridge.ports.ledger import Book, Entry, EntryFilter
+from bridge.ports.orchestrator import SnapshotDraft, Wake
+from bridge.service import catalogue, permission
+from bridge.service import operations as ops
+from bridge.service.lane import Lane
+from bridge.service.restores import Restores
+from bridge.service.work import Tools
+
+
+class FrontDesk:
+    """The `Desk` port. Also the `Intake` for adapters' own hooks (see `intake.py`)."""
+
+    def __init__(  # noqa: PLR0913 -- keywords only; the composition root calls it once
+        self,
+        *,
+        lanes: Mapping[str, Lane],
+        book: Book,
+        tools: Tools,
+        operations: ops.Operations,
+        restores: Restores,
+        wake: Wake,
+        mint: Callable[[], str],
+        nodes: Callable[[], Sequence[Node]] = tuple,
+    ) -> None:
+        self._lanes = lanes
+        self._book = book
+        self._tools = tools
+        self._operations = operations
+        self._restores = restores
+        self._wake = wake
+        self._mint = mint
+        self._nodes = nodes
+        self._catalogue = catalogue.Catalogue(lanes, book)
+
+    def clusters(self) -> Sequence[ClusterView]:
+        """Every configured cluster."""
+        found = [lane.orchestrator for lane in self._lanes.values()]
+        return [ClusterView(one.cluster, one.kind, one.ready()) for one in found]
+
+    async def create_snapshot(
+        self, caller: Caller, draft: SnapshotDraft, *, idempotency_key: str = ""
+    ) -> tuple[SnapshotView, Operation]:
+        """Book it (or make the durable request), start following it, and answer."""
+        permission.demand(caller, draft.cluster, draft.namespace, draft.volume)
+        lane = self._lane(draft.cluster)
+        draft = dataclasses.replace(draft, asked_by=draft.asked_by or caller.name)
+        operation_id, uid = self._mint(), draft.uid or self._mint()
+        if idempotency_key:
+            claimed = await self._claim(caller, "create", idempotency_key, draft, f"{operation_id} {uid}")
+            operation_id, _, uid = claimed.partition(" ")
+            known = await self._answered(caller, operation_id, draft.cluster, uid)
+            if known is not None:
+                return known
+        key = await self.book_snapshot(lane, dataclasses.replace(draft, uid=uid))
+        operation = await self._start(operation_id, ops.CREATE, key, draft.namespace, caller)
+        await self._book.audit(str(key), "create", draft.asked_by, {"volume": draft.volume, "name": draft.name})
+        self._wake(key)
+        return await self._view(caller, key), operation
+
+    async def _answered(
+        self, caller: Caller, operation_id: str, cluster: str, uid: str
+    ) -> tuple[SnapshotView, Operation] | None:
+        """The first answer to this idempotency key, if it got that far."""
+        try:
+            operation = await self._operations.get(operation_id)
+            return await self._view(caller, Key.parse(operation.target)), operation
+        except NotFoundError:
+            return None
+
+    async def book_snapshot(self, lane: Lane, draft: SnapshotDraft, *, patient: bool = False) -> Key:
+        """Look everything up now and copy it in, so that nothing can vanish under the request.
+
+        `patient`: a plugin that is not known yet is waited for instead of refused.
+        """
+        orchestrator = lane.orchestrator
+        if orchestrator.traits.durable_requests:
+            return await orchestrator.submit(draft)
+        key = snapshot_key(draft.cluster, draft.uid)
+        source, driver = await self._source(lane, draft, patient)
+        entry = Entry(
+            key=key,
+            namespace=draft.namespace,
+            name=draft.name,
+            volume=draft.volume,
+            driver=driver,
+            source=source,
+            snapshot_name=names.snapshot_name(draft.uid),
+            policy=draft.policy,
+            parameters=dict(draft.parameters),
+            secrets=draft.secrets,
+            asked_by=draft.asked_by,
+            why=draft.why,
+            labels=dict(draft.labels),
+            created_at=self._tools.clock.now(),
+            held=False,
+        )
+        known = await self._book.entry(key)
+        if known is not None:
+            if (known.name, known.source) != (entry.name, entry.source):
+                raise ConflictError(f"the uid {draft.uid!r} belongs to another snapshot", field="uid")
+            return key
+        await self._book.add(entry)
+        return key
+
+    async def _source(self, lane: Lane, draft: SnapshotDraft, patient: bool) -> tuple[Source, str]:
+        if draft.adopt_handle:
+            if not draft.driver:
+                raise InvalidError("an adopted snapshot needs its driver", field="driver")
+            source: Source = HandleSource(draft.adopt_handle)
+            driver = draft.driver
+        else:
+            volume = await lane.orchestrator.volumes.find(draft.namespace, draft.volume)
+            if draft.driver and draft.driver != volume.driver:
+                message = f"volume {draft.volume!r} belongs to driver {volume.driver!r}, not {draft.driver!r}"
+                raise InvalidError(message, field="driver", hint="leave the driver out")
+            source, driver = VolumeSource(volume.handle), volume.driver
+        if not patient and not self._tools.plugins.view(driver).known:
+            raise UnavailableError(
+                f"no plugin of driver {driver!r} is known",
+                field="driver",
+                hint="start it, or name its socket in the config; `snapbridge plugin list` shows what is known",
+            )
+        return source, driver
+
+    async def snapshots(self, caller: Caller, which: EntryFilter, *, limit: int, token: str) -> SnapshotPage:
+        """A page of what the caller may see."""
+        return await self._catalogue.page(caller, which, limit=limit, token=token)
+
+    async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
+        """One snapshot."""
+        return await self._catalogue.find(caller, ref)
+
+    async def delete_snapshot(self, caller: Caller, ref: str, *, abandon: bool = False) -> Operation:
+        """Withdraw the request. What happens to the backend is the policy's matter."""
+        found = await self._catalogue.find(caller, ref, whole=True)
+        lane = self._lane(found.key.cluster)
+        operation = await self._start(self._mint(), ops.DELETE, found.key, found.namespace, caller)
+        if lane.orchestrator.traits.durable_requests:
+            await lane.orchestrator.withdraw(found.key)
+        else:
+            await self._withdraw(found.key, abandon)
+        verb = "abandon" if abandon else "delete"
+        await self._book.audit(str(found.key), verb, caller.name, {"name": found.name})
+        self._wake(found.key)
+        return operation
+
+    async def _withdraw(self, key: Key, abandon: bool) -> None:
+        """Set the wish; a concurrent status write only makes it try again."""
+        for _ in range(20):
+            entry = await self._book.entry(key)
+            if entry is None:
+                return
+            try:
+                await self._book.change(
+                    dataclasses.replace(entry, wish=Wish.ABSENT, abandon=entry.abandon or abandon)
+                )
+            except ConflictError:
+                continue
+            return
+        raise ConflictError(f"the request {key} changes too fast", hint="try again")
+
+    async def restore_snapshot(
+        self, caller: Caller, ref: str, draft: RestoreDraft, *, idempotency_key: str = ""
+    ) -> Operation:
+        """Check what can be checked now; the operation does the rest and can be resumed."""
+        found = await self._catalogue.find(caller, ref)
+        lane = self._lane(found.key.cluster)
+        namespace = draft.namespace or found.namespace
+        permission.demand(caller, found.key.cluster, namespace, found.volume)
+        self._check_restore(found, lane, draft)
+        operation_id = self._mint()
+        if idempotency_key:
+            operation_id = await self._claim(caller, "restore", idempotency_key, (ref, draft), operation_id)
+            try:
+                return await self._operations.get(operation_id)
+            except NotFoundError:
+                pass
+        now = self._tools.clock.now()
+        arguments = {
+            "key": str(found.key),
+            "key_ref": found.key.uid,
+            "name": draft.name,
+            "driver": found.driver,
+            "volume": found.volume,
+            "source_namespace": found.namespace,
+            "capacity_bytes": str(draft.capacity_bytes),
+            "size_bytes": str(found.status.size_bytes or 0),
+            "parameters": json.dumps(dict(draft.parameters), sort_keys=True),
+        }
+        operation = await self._operations.start(
+            Operation(
+                id=operation_id,
+                verb=ops.RESTORE,
+                cluster=found.key.cluster,
+                namespace=namespace,
+                target=f"{found.key.cluster}/{namespace}/{draft.name}",
+                state=OperationState.RUNNING,
+                created_at=now,
+                updated_at=now,
+                asked_by=caller.name,
+                arguments=arguments,
+            )
+        )
+        await self._book.audit(str(found.key), "restore", caller.name, {"as": draft.name})
+        self._restores.wake(operation)
+        return operation
+
+    def _check_restore(self, found: SnapshotView, lane: Lane, draft: RestoreDraft) -> None:
+        if not lane.orchestrator.traits.creates_volumes:
+            raise InvalidError(f"cluster {found.key.cluster!r} cannot register volumes", field="snapshot")
+        if not found.status.ready:
+            message = f"the snapshot is {found.status.state.value}, not ready"
+            raise ConflictError(message, field="snapshot", hint="wait for it: `snapbridge snapshot describe`")
+        size = found.status.size_bytes or 0
+        if draft.capacity_bytes and draft.capacity_bytes < size:
+            message = f"{draft.capacity_bytes} bytes are less than the snapshot's {size}"
+            raise InvalidError(message, field="capacity_bytes", hint="leave it out to take the snapshot's size")
+
+    async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
+        """The volumes of one cluster or of all."""
+        lanes = [self._lane(cluster)] if cluster else list(self._lanes.values())
+        found = [volume for lane in lanes for volume in await lane.orchestrator.volumes.list(namespace)]
+        return [one for one in found if permission.may(caller, one.cluster, one.namespace, one.name)]
+
+    def plugins(self, caller: Caller) -> Sequence[PluginDescription]:
+        """Every plugin instance."""
+        return self._tools.plugins.describe()
+
+    def nodes(self, caller: Caller) -> Sequence[Node]:
+        """Every node agent."""
+        return self._nodes()
+
+    async def operations(self, caller: Caller, *, running: bool = False, limit: int = 100) -> Sequence[Operation]:
+        """Newest first; a limited caller sees its own."""
+        found = await self._book.operations(running=running, limit=limit)
+        limited = bool(caller.clusters or caller.namespaces or caller.volumes)
+        return [one for one in found if not limited or one.asked_by == caller.name]
+
+    async def operation(self, caller: Caller, operation_id: str) -> Operation:
+        """One operation."""
+        return await self._operations.get(operation_id)
+
+    async def wait_operation(
+        self, caller: Caller, operation_id: str, *, version: str, timeout_seconds: float
+    ) -> Operation:
+        """Follow one operation."""
+        return await self._operations.wait(operation_id, version, timeout_seconds)
+
+    def _lane(self, cluster: str) -> Lane:
+        lane = self._lanes.get(cluster)
+        if lane is None:
+            raise catalogue.unknown_cluster(cluster, self._lanes)
+        return lane
+
+    async def _view(self, caller: Caller, key: Key) -> SnapshotView:
+        return await self._catalogue.find(caller, key.uid, whole=True)
+
+    async def _start(self, operation_id: str, verb: str, key: Key, namespace: str, caller: Caller) -> Operation:
+        now = self._tools.clock.now()
+        running = OperationState.RUNNING
+        return await self._operations.start(
+            Operation(operation_id, verb, key.cluster, namespace, str(key), running, now, now, caller.name)
+        )
+
+    async def _claim(self, caller: Caller, verb: str, idempotency_key: str, asked: object, result: str) -> str:
+        plain = json.dumps(asked, default=_plain, sort_keys=True)
+        digest = hashlib.sha256(plain.encode()).hexdigest()
+        return await self._book.claim(f"{verb}:{caller.name}", idempotency_key, digest, result)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return str(value)

@@ -1,0 +1,273 @@
+"""Restores: the operation's row is the journal; each step is saved before the next begins."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+
+from bridge.decide import backoff, names
+from bridge.decide import restore as decide
+from bridge.model.failure import BridgeError, ConflictError, Failure, FailureKind, InvalidError, NotFoundError
+from bridge.model.keys import Key
+from bridge.model.operation import Operation, OperationState
+from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.snapshot import HandleSource, SnapshotStatus
+from bridge.model.volume import NewVolume, Volume
+from bridge.ports.identity import Caller
+from bridge.service import operations as ops
+from bridge.service import work
+from bridge.service.catalogue import Catalogue
+from bridge.service.lane import Lane
+from bridge.service.queue import KeyQueue
+
+log = logging.getLogger(__name__)
+ANYONE = Caller("service")
+JOURNAL = "journal"
+
+
+class Restores:
+    """Runs the restore operations, a few at a time."""
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        catalogue: Catalogue,
+        operations: ops.Operations,
+        tools: work.Tools,
+        *,
+        workers: int = 4,
+    ) -> None:
+        self._lanes = lanes
+        self._catalogue = catalogue
+        self._operations = operations
+        self._tools = tools
+        self._workers = workers
+        self._queue = KeyQueue(tools.clock)
+
+    def busy(self, key: Key) -> str:
+        """A sentence when a restore reads this snapshot now."""
+        for operation in self._operations.running(ops.RESTORE):
+            if operation.arguments.get("key") == str(key):
+                return f"restore {operation.id} reads it"
+        return ""
+
+    def wake(self, operation: Operation) -> None:
+        """Have the operation looked at soon."""
+        self._queue.add(Key(operation.cluster, ops.RESTORE, operation.id))
+
+    async def run(self) -> None:
+        """Work until cancelled; what was running at the last stop is resumed."""
+        for operation in self._operations.running(ops.RESTORE):
+            self.wake(operation)
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"restore-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            try:
+                seconds = await self._turn(key.uid)
+            except BridgeError as error:
+                log.warning("the restore's step failed", extra={"operation": key.uid, "error": str(error)})
+                seconds = backoff.retry_delay(2)
+            except Exception:
+                log.exception("the restore's step crashed", extra={"operation": key.uid})
+                seconds = backoff.retry_delay(6)
+            finally:
+                self._queue.done(key)
+            if seconds is not None:
+                self._queue.add_after(key, seconds)
+
+    async def _turn(self, operation_id: str) -> float | None:
+        """One step; the seconds until the next, or None when the operation has ended."""
+        operation = await self._operations.get(operation_id)
+        if operation.state is not OperationState.RUNNING:
+            return None
+        lane = self._lanes.get(operation.cluster)
+        if lane is None:
+            log.warning("a restore's cluster is not configured", extra={"operation": operation_id})
+            return backoff.RETRY_MOST_SECONDS
+        seen = await self._observe(operation, lane)
+        step = decide.decide(seen, self._tools.clock.now())
+        match step:
+            case decide.Succeed():
+                await self._end(operation, OperationState.DONE, None)
+                return None
+            case decide.Fail(failure):
+                await self._end(operation, OperationState.FAILED, failure)
+                return None
+            case decide.Later(seconds, why):
+                await self._save(operation, seen.journal, f"waiting: {why}")
+                return seconds
+            case _:
+                await self._save(operation, await self._perform(operation, lane, seen, step), _words(step))
+                return 0.0
+
+    async def _observe(self, operation: Operation, lane: Lane) -> decide.Observed:
+        arguments = operation.arguments
+        status: SnapshotStatus | None
+        try:
+            status = (await self._catalogue.find(ANYONE, arguments["key_ref"], whole=True)).status
+        except NotFoundError:
+            status = None
+        taken = ""
+        try:
+            taken = (await lane.orchestrator.volumes.find(operation.namespace, arguments["name"])).handle
+        except (NotFoundError, InvalidError):
+            taken = ""
+        return decide.Observed(journal_of(operation), status, self._tools.plugins.view(arguments["driver"]), taken)
+
+    async def _perform(
+        self, operation: Operation, lane: Lane, seen: decide.Observed, step: decide.Step
+    ) -> decide.Journal:
+        now = self._tools.clock.now
+        match step:
+            case decide.CreateVolume(handle):
+                return await self._create(operation, lane, seen.journal, step, handle)
+            case decide.Register(handle):
+                volume, like = await self._volume(operation, lane, handle)
+                try:
+                    await lane.orchestrator.volumes.register(volume, like)
+                except (ConflictError, InvalidError) as error:
+                    failure = Failure(FailureKind.REFUSED, error.code, error.message, error.hint)
+                    return decide.fold_failure(seen.journal, step, failure, now())
+                return decide.fold_done(seen.journal, step)
+            case decide.DeleteVolume(handle):
+                plugin = self._tools.plugins.controller(operation.arguments["driver"])
+                if plugin is None:
+                    return decide.fold_failure(seen.journal, step, _no_plugin(operation), now())
+                volume, _ = await self._volume(operation, lane, handle)
+                secrets = await self._tools.secrets.resolve(volume.secret)
+                outcome = await plugin.delete_volume(handle=handle, secrets=secrets)
+                return _folded(seen.journal, step, outcome, now())
+            case _:
+                raise AssertionError("this step has no effect")
+
+    async def _create(
+        self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Step, handle: str
+    ) -> decide.Journal:
+        """The journal says "unsure" before the call leaves, so that a crash here forgets nothing."""
+        plugin = self._tools.plugins.controller(operation.arguments["driver"])
+        now = self._tools.clock.now
+        if plugin is None:
+            return decide.fold_failure(journal, step, _no_plugin(operation), now())
+        source, _ = await self._volume(operation, lane, "")
+        secrets = await self._tools.secrets.resolve(source.secret)
+        new = NewVolume(
+            name=names.restore_name(operation.id),
+            driver=source.driver,
+            content=HandleSource(handle),
+            required_bytes=source.capacity_bytes or 0,
+            mode=source.mode,
+            access_modes=source.access_modes,
+            fs_type=source.fs_type,
+            parameters=source.parameters,
+            secret=source.secret,
+        )
+        first = not journal.unsure
+        if first:
+            await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
+        outcome = await plugin.create_volume(new=new, secrets=secrets)
+        if isinstance(outcome, Done):
+            return decide.fold_done(journal, step, outcome.value.handle)
+        return decide.fold_failure(journal, step, outcome.failure, now())
+
+    async def _volume(self, operation: Operation, lane: Lane, handle: str) -> tuple[Volume, Volume | None]:
+        """The volume to be, and the source's description where it still exists."""
+        arguments = operation.arguments
+        like: Volume | None
+        try:
+            like = await lane.orchestrator.volumes.find(arguments["source_namespace"], arguments["volume"])
+        except (NotFoundError, InvalidError):
+            like = None
+        shape = like or Volume("", "", "", arguments["driver"], "")
+        capacity = int(arguments["capacity_bytes"]) or max(
+            int(arguments["size_bytes"]), (like.capacity_bytes or 0) if like else 0
+        )
+        volume = dataclasses.replace(
+            shape,
+            cluster=operation.cluster,
+            namespace=operation.namespace,
+            name=arguments["name"],
+            handle=handle or "-",
+            capacity_bytes=capacity,
+            parameters={**shape.parameters, **json.loads(arguments["parameters"])},
+            context={},
+            users=(),
+        )
+        return volume, like
+
+    async def _save(self, operation: Operation, journal: decide.Journal, words: str) -> None:
+        """Write the journal; the in-memory copy follows."""
+        fresh = await self._operations.get(operation.id)
+        now = self._tools.clock.now()
+        await self._operations.put(
+            dataclasses.replace(
+                fresh,
+                updated_at=now,
+                failure=journal.failure,
+                steps=ops.step_added(fresh.steps, words, now),
+                result={**fresh.result, JOURNAL: dump(journal), "handle": journal.handle},
+            )
+        )
+
+    async def _end(self, operation: Operation, state: OperationState, failure: Failure | None) -> None:
+        now = self._tools.clock.now()
+        result = {name: value for name, value in operation.result.items() if name != JOURNAL and value}
+        result["volume"] = operation.arguments["name"]
+        await self._operations.put(
+            dataclasses.replace(
+                operation,
+                state=state,
+                failure=failure,
+                updated_at=now,
+                steps=ops.step_added(operation.steps, state.value, now),
+                result=result if state is OperationState.DONE else {},
+            )
+        )
+
+
+def journal_of(operation: Operation) -> decide.Journal:
+    """Read the journal back from the operation's row."""
+    text = operation.result.get(JOURNAL)
+    if not text:
+        return decide.Journal()
+    values = json.loads(text)
+    for field in ("failure", "doomed"):
+        if values[field] is not None:
+            values[field]["kind"] = FailureKind(values[field]["kind"])
+            values[field] = Failure(**values[field])
+    return decide.Journal(**values)
+
+
+def dump(journal: decide.Journal) -> str:
+    """The journal as JSON."""
+    values = dataclasses.asdict(journal)
+    for field in ("failure", "doomed"):
+        if values[field] is not None:
+            values[field]["kind"] = values[field]["kind"].value
+    return json.dumps(values, sort_keys=True)
+
+
+def _folded(journal: decide.Journal, step: decide.Step, outcome: Outcome[None], now: float) -> decide.Journal:
+    if isinstance(outcome, Failed):
+        return decide.fold_failure(journal, step, outcome.failure, now)
+    return decide.fold_done(journal, step)
+
+
+def _no_plugin(operation: Operation) -> Failure:
+    message = f"no plugin of driver {operation.arguments['driver']!r} serves"
+    return Failure(FailureKind.UNSURE, "PLUGIN_UNHEALTHY", message)
+
+
+def _words(step: decide.Step) -> str:
+    words = {
+        decide.CreateVolume: "volume created",
+        decide.Register: "volume registered",
+        decide.DeleteVolume: "undone",
+    }
+    return words[type(step)]
