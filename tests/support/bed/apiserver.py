@@ -115,6 +115,7 @@ class ApiServer(process.Process):
             "--service-cluster-ip-range=203.0.113.0/24",
             f"--kubelet-client-certificate={to_kubelet.certificate}",
             f"--kubelet-client-key={to_kubelet.key}",
+            f"--kubelet-certificate-authority={self.authority.certificate}",
             "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged=true",
             f"--cert-dir={self.folder}",

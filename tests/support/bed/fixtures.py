@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.bed import access, build, controlplane, process
+from tests.support.bed import access, build, controlplane, node, packages, process
 
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
 PROGRAMS = {
@@ -61,6 +61,16 @@ def namespace(control_plane: controlplane.ControlPlane) -> Iterator[str]:
     control_plane.kubectl("create", "namespace", name)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session", name="node")
+def node_fixture(control_plane: controlplane.ControlPlane) -> Iterator[node.Node]:
+    """A real node of the shared control plane, for the whole run; its tests are marked `root`."""
+    with contextlib.ExitStack() as stack:
+        with required():
+            packages.install()
+            handle = stack.enter_context(node.running(control_plane))
+        yield handle
 
 
 @pytest.fixture(scope="session")

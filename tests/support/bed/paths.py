@@ -1,11 +1,13 @@
 """Where the test bed keeps things: the cache of built servers, and one short-lived folder per run.
 
-It creates folders; it never removes anything that it did not create in this process.
+It creates folders; it removes only folders of this run, and of runs whose process is gone.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import functools
 import itertools
 import os
@@ -14,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+_PREFIX = "sb-"
+_OWNER = "owner.lock"
 _numbers = itertools.count(1)
 
 
@@ -34,9 +38,25 @@ def run_folder() -> Path:
 
     Its name is short, because a unix socket's path may have 107 bytes only and kubelet nests deeply.
     """
-    path = Path(tempfile.mkdtemp(prefix="sb-"))
+    _remove_abandoned()
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    _hold(path / _OWNER)
     atexit.register(_remove, path, os.getpid())
     return path
+
+
+def _hold(file: Path) -> None:
+    """Lock the file for as long as this process lives: the kernel frees it even after a SIGKILL."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of runs that were killed: those whose owner file nobody holds any more."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+        with contextlib.suppress(OSError), owner.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(owner.parent)
 
 
 def run_folder_exists() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.bed import build, paths, process
@@ -18,6 +18,8 @@ class Verdict:
     passed: tuple[str, ...]
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
+    skip_reasons: Mapping[str, str]
+    """Skipped spec -> why, in the suite's words; specs left out by `skip` or `focus` are not in it."""
     output: str
     seconds: float
 
@@ -38,11 +40,15 @@ def run(
 
     `flags` are csi-sanity's own, such as `--csi.testvolumesize=1048576`; `skip` and `focus` are
     regular expressions over spec names. Raises ServerError when the suite itself breaks or is
-    not done after `seconds`.
+    not done after `seconds`, or at once when a socket path does not exist.
     """
     folder = paths.fresh("sanity")
     report, log = folder / "report.json", folder / "log"
     address = str(endpoint) if "://" in str(endpoint) else f"unix://{Path(endpoint).resolve()}"
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).is_socket():
+        raise process.ServerError(
+            f"csi-sanity has nothing to test: {address} is not a socket; start the driver first"
+        )
     command = [
         str(build.binary("csi-sanity")),
         f"--csi.endpoint={address}",
@@ -66,6 +72,7 @@ def run(
 
 def _verdict(suites: list[dict[str, object]], output: str) -> Verdict:
     names: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
+    reasons: dict[str, str] = {}
     seconds = 0.0
     for suite in suites:
         seconds += float(str(suite["RunTime"])) / 1e9
@@ -77,11 +84,15 @@ def _verdict(suites: list[dict[str, object]], output: str) -> Verdict:
             state = str(spec["State"])
             outcome = "skipped" if state == "pending" else state if state in names else "failed"
             hierarchy = spec.get("ContainerHierarchyTexts") or []
-            names[outcome].append(" ".join([*hierarchy, spec["LeafNodeText"]]))
+            name = " ".join([*hierarchy, spec["LeafNodeText"]])
+            names[outcome].append(name)
+            if outcome == "skipped" and spec.get("Failure"):
+                reasons[name] = spec["Failure"]["Message"]
     return Verdict(
         passed=tuple(names["passed"]),
         failed=tuple(names["failed"]),
         skipped=tuple(names["skipped"]),
+        skip_reasons=reasons,
         output=output,
         seconds=seconds,
     )
