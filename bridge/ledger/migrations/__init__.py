@@ -1,0 +1,1 @@
+"""The ledger's migrations, run at each opening. They only ever go up."""
