@@ -22,6 +22,22 @@ from bridge.model.snapshot import SnapshotState
 from bridge.ports.ledger import Entry, EntryFilter, Page
 
 _NEWEST = (requests.c.created_at.desc(), requests.c.sequence.desc())
+_MINE = requests.c.key == sa.bindparam("of")
+_BODY = sa.select(requests.c.body).where(_MINE)
+_VERSION = sa.select(requests.c.version).where(_MINE)
+_SWAP = sa.update(requests).where(_MINE, requests.c.version == sa.bindparam("old"))
+_LABELS = sa.select(request_labels.c.name, request_labels.c.value).where(request_labels.c.key == sa.bindparam("of"))
+_NAMED = (
+    sa.select(requests.c.body)
+    .where(
+        requests.c.cluster == sa.bindparam("cluster"),
+        requests.c.namespace == sa.bindparam("namespace"),
+        requests.c.name == sa.bindparam("name"),
+        requests.c.state != SnapshotState.GONE.value,
+    )
+    .order_by(sa.case((LIVE, 0), else_=1), *_NEWEST)
+    .limit(1)
+)
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -31,7 +47,7 @@ def add(connection: sa.Connection, revisions: Revisions, entry: Entry) -> Entry:
         raise InvalidError("a new entry has no version yet", field="version")
     saved = dataclasses.replace(entry, version=str(revisions.next()))
     values = _columns(saved)
-    if connection.scalar(sa.select(requests.c.version).where(requests.c.key == values["key"])) is not None:
+    if connection.scalar(_VERSION, {"of": values["key"]}) is not None:
         raise ConflictError(f"the snapshot {entry.key} is booked already", field="uid")
     taken = find(connection, entry.key.cluster, entry.namespace, entry.name)
     if taken is not None and _state(taken) not in (SnapshotState.GONE, SnapshotState.RETAINED):
@@ -40,31 +56,20 @@ def add(connection: sa.Connection, revisions: Revisions, entry: Entry) -> Entry:
             hint=f"Choose another name; that one is of {taken.key.uid}.",
             field="name",
         )
-    connection.execute(sa.insert(requests).values(sequence=int(saved.version), **values))
+    connection.execute(sa.insert(requests), {"sequence": int(saved.version), **values})
     _put_labels(connection, saved)
     return saved
 
 
 def entry(connection: sa.Connection, key: Key) -> Entry | None:
     """The entry of this key, or None."""
-    body = connection.scalar(sa.select(requests.c.body).where(requests.c.key == str(key)))
+    body = connection.scalar(_BODY, {"of": str(key)})
     return codec.loads(Entry, body) if body is not None else None
 
 
 def find(connection: sa.Connection, cluster: str, namespace: str, name: str) -> Entry | None:
     """The live entry of that name; else the newest one of that name whose snapshot was retained; else None."""
-    query = (
-        sa.select(requests.c.body)
-        .where(
-            requests.c.cluster == cluster,
-            requests.c.namespace == namespace,
-            requests.c.name == name,
-            requests.c.state != SnapshotState.GONE.value,
-        )
-        .order_by(sa.case((LIVE, 0), else_=1), *_NEWEST)
-        .limit(1)
-    )
-    body = connection.scalar(query)
+    body = connection.scalar(_NAMED, {"cluster": cluster, "namespace": namespace, "name": name})
     return codec.loads(Entry, body) if body is not None else None
 
 
@@ -73,11 +78,11 @@ def change(connection: sa.Connection, revisions: Revisions, entry: Entry) -> Ent
     what = f"the snapshot {entry.key}"
     version = revision.parse(entry.version, what)
     saved = dataclasses.replace(entry, version=str(revisions.next()))
-    mine = (requests.c.key == str(entry.key)) & (requests.c.version == version)
-    if connection.execute(sa.update(requests).where(mine).values(**_columns(saved))).rowcount != 1:
+    which = {"of": str(entry.key), "old": version}
+    if connection.execute(_SWAP, which | _columns(saved)).rowcount != 1:
         raise revision.moved_on(what)
-    booked = sa.select(request_labels.c.name, request_labels.c.value).where(request_labels.c.key == str(saved.key))
-    if {row.name: row.value for row in connection.execute(booked)} != dict(saved.labels):
+    booked = connection.execute(_LABELS, {"of": str(saved.key)})
+    if {row.name: row.value for row in booked} != dict(saved.labels):
         connection.execute(sa.delete(request_labels).where(request_labels.c.key == str(saved.key)))
         _put_labels(connection, saved)
     return saved

@@ -17,17 +17,27 @@ from bridge.model.failure import ConflictError, InvalidError
 from bridge.model.keys import Key
 from bridge.model.snapshot import DeletionPolicy, Record
 
+_MINE = records.c.key == sa.bindparam("of")
+_LOAD = sa.select(records.c.body).where(_MINE)
+_VERSION = sa.select(records.c.version).where(_MINE)
+_SWAP = sa.update(records).where(
+    _MINE,
+    records.c.version == sa.bindparam("old"),
+    sa.or_(sa.bindparam("final", type_=sa.Boolean), records.c.condemned.is_(False)),
+)
+_POLICY = sa.select(requests.c.policy).where(requests.c.key == sa.bindparam("of"))
+
 
 def load(connection: sa.Connection, key: Key) -> Record | None:
     """The record of this key, or None."""
-    body = connection.scalar(sa.select(records.c.body).where(records.c.key == str(key)))
+    body = connection.scalar(_LOAD, {"of": str(key)})
     return codec.loads(Record, body) if body is not None else None
 
 
 def save(connection: sa.Connection, revisions: Revisions, key: Key, record: Record) -> Record:
     """Compare-and-set; ConflictError when it has moved on, InvalidError when it would take back a condemnation."""
     saved = dataclasses.replace(record, version=str(revisions.next()))
-    values = {
+    values: dict[str, object] = {
         "condemned": saved.condemned,
         "version": int(saved.version),
         "body": codec.dumps(saved),
@@ -36,11 +46,9 @@ def save(connection: sa.Connection, revisions: Revisions, key: Key, record: Reco
         _insert(connection, key, values)
         return saved
     version = revision.parse(record.version, f"the record {key}")
-    where = (records.c.key == str(key)) & (records.c.version == version)
-    if not saved.condemned:
-        where &= records.c.condemned.is_(False)
-    if connection.execute(sa.update(records).where(where).values(**values)).rowcount != 1:
-        stored = connection.scalar(sa.select(records.c.version).where(records.c.key == str(key)))
+    which = {"of": str(key), "old": version, "final": saved.condemned}
+    if connection.execute(_SWAP, which | values).rowcount != 1:
+        stored = connection.scalar(_VERSION, {"of": str(key)})
         if stored == version:
             raise InvalidError(f"the deletion of {key} is decided and cannot be taken back", field="condemned")
         raise revision.moved_on(f"the record {key}")
@@ -49,9 +57,9 @@ def save(connection: sa.Connection, revisions: Revisions, key: Key, record: Reco
 
 def _insert(connection: sa.Connection, key: Key, values: dict[str, object]) -> None:
     text = codec.text(str(key), "key")
-    if connection.scalar(sa.select(records.c.version).where(records.c.key == text)) is not None:
+    if connection.scalar(_VERSION, {"of": text}) is not None:
         raise ConflictError(f"the record {key} exists already", hint="Read it again.", field="version")
-    connection.execute(sa.insert(records).values(key=text, cluster=key.cluster, **values))
+    connection.execute(sa.insert(records), {"key": text, "cluster": key.cluster, **values})
 
 
 def condemn(connection: sa.Connection, revisions: Revisions, key: Key, record: Record) -> Record:
@@ -61,7 +69,7 @@ def condemn(connection: sa.Connection, revisions: Revisions, key: Key, record: R
         raise revision.moved_on(f"the record {key}")
     if stored.condemned:
         return stored
-    booked = connection.scalar(sa.select(requests.c.policy).where(requests.c.key == str(key)))
+    booked = connection.scalar(_POLICY, {"of": str(key)})
     policy = DeletionPolicy(booked) if booked is not None else stored.policy
     return save(connection, revisions, key, dataclasses.replace(record, condemned=True, policy=policy))
 
