@@ -1,0 +1,153 @@
+"""A whole service in one process, over fakes at the ports: memory plugin, memory ledger file, one small cluster.
+
+For tests of the shell. Real servers are in tests/integration and tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+from bridge.ledger.opening import open_ledger
+from bridge.ledger.store import SqlLedger
+from bridge.model.failure import ConflictError, NotFoundError
+from bridge.model.keys import Key
+from bridge.model.operation import Operation, OperationState
+from bridge.model.volume import Volume
+from bridge.ports.identity import Caller
+from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
+from bridge.ports.plugin import PluginSink
+from bridge.service import work
+from bridge.service.catalogue import Catalogue
+from bridge.service.desk import FrontDesk
+from bridge.service.lane import lane
+from bridge.service.operations import Operations
+from bridge.service.restores import Restores
+from bridge.service.runner import Runner
+from tests.support import memory
+
+ADMIN = Caller("admin")
+
+
+class RealClock:
+    """The wall clock, for tests that run real tasks; delays are cut to a hundredth."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def now(self) -> float:
+        return 1_000_000.0 + self._loop.time() * 100
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+
+class SmallCluster:
+    """An orchestrator with a dict of volumes."""
+
+    kind = "memory"
+    traits = Traits()
+    requests = None
+    ledger = None
+
+    def __init__(self, cluster: str = "c") -> None:
+        self.cluster = cluster
+        self.known = {
+            ("default", "data"): Volume(cluster, "default", "data", "d", "v1", 100),
+            ("default", "other"): Volume(cluster, "default", "other", "d", "v2", 100),
+            ("default", "foreign"): Volume(cluster, "default", "foreign", "nobody", "v3", 100),
+        }
+        self.used = ""
+        self.refuse_register = ""
+
+    @property
+    def volumes(self) -> SmallCluster:
+        return self
+
+    async def list(self, namespace: str = "") -> Sequence[Volume]:
+        return [one for one in self.known.values() if namespace in ("", one.namespace)]
+
+    async def find(self, namespace: str, name: str) -> Volume:
+        found = self.known.get((namespace, name))
+        if found is None:
+            raise NotFoundError(f"there is no volume {name!r} in {namespace!r}", field="volume")
+        return found
+
+    async def register(self, volume: Volume, like: Volume | None) -> None:
+        known = self.known.get((volume.namespace, volume.name))
+        if self.refuse_register or (known is not None and known.handle != volume.handle):
+            raise ConflictError(self.refuse_register or "the name is taken")
+        self.known[volume.namespace, volume.name] = volume
+
+    async def forget(self, namespace: str, name: str) -> Volume | None:
+        return self.known.pop((namespace, name), None)
+
+    async def submit(self, draft: SnapshotDraft) -> Key:
+        raise AssertionError("the book keeps this cluster's requests")
+
+    async def withdraw(self, key: Key) -> None:
+        raise AssertionError("the book keeps this cluster's requests")
+
+    async def in_use(self, key: Key, handle: str) -> str:
+        return self.used
+
+    async def run(self, wake: Wake, intake: Intake, plugins: PluginSink) -> None:
+        await asyncio.Event().wait()
+
+    def ready(self) -> str:
+        return ""
+
+
+class Service:
+    """The wired parts, for tests to reach into."""
+
+    def __init__(self, ledger: SqlLedger, plugin: memory.MemoryPlugin, cluster: SmallCluster) -> None:
+        self.ledger, self.plugin, self.cluster = ledger, plugin, cluster
+        clock = RealClock()
+        numbers = itertools.count(1)
+        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger)}
+        self.operations = Operations(ledger, clock)
+        catalogue = Catalogue(self.lanes, ledger)
+        tools = work.Tools(plugin, memory.NoSecrets(), clock, "writer-1", busy=lambda key: self.restores.busy(key))
+        self.restores = Restores(self.lanes, catalogue, self.operations, tools)
+        self.runner = Runner(self.lanes, tools, told=self.operations.told)
+        self.desk = FrontDesk(
+            lanes=self.lanes,
+            book=ledger,
+            tools=tools,
+            operations=self.operations,
+            restores=self.restores,
+            wake=self.runner.wake,
+            mint=lambda: f"id-{next(numbers):06}",
+        )
+
+    async def finished(self, operation: Operation, seconds: float = 10.0) -> Operation:
+        """Follow the operation to its end."""
+        async with asyncio.timeout(seconds):
+            while operation.state is OperationState.RUNNING:
+                operation = await self.desk.wait_operation(
+                    ADMIN, operation.id, version=operation.version, timeout_seconds=seconds
+                )
+        return operation
+
+
+@contextlib.asynccontextmanager
+async def running(*, not_ready: int = 0, faults: dict[int, str] | None = None) -> AsyncIterator[Service]:
+    """A running service over an in-memory ledger."""
+    script = memory.Script(faults or {})
+    plugin = memory.MemoryPlugin(script, memory.VirtualClock(), not_ready=not_ready)
+    async with open_ledger("sqlite://", RealClock()) as ledger:
+        service = Service(ledger, plugin, SmallCluster())
+        await service.operations.load()
+        tasks = [
+            asyncio.create_task(service.runner.run(), name="runner"),
+            asyncio.create_task(service.restores.run(), name="restores"),
+        ]
+        try:
+            yield service
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
