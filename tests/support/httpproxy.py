@@ -1,0 +1,97 @@
+"""A reverse proxy for an API server, where a test may strike before or after any write.
+
+It passes everything through, watches included. `strike` is asked before a write is forwarded and after its answer has
+come; when it says so, the answer never reaches the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+from aiohttp import web
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "host"})
+
+Strike = Callable[[str, str], bool]
+"""(moment, what) -> whether to cut: moment is "before" or "after", what is "VERB path"."""
+
+
+class HttpProxy:
+    """One proxy in front of one server. `writes` lists the writes that came, in order."""
+
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None) -> None:
+        self.upstream = upstream.rstrip("/")
+        self.writes: list[str] = []
+        self.strike: Strike = lambda _moment, _what: False
+        self.url = ""
+        self._tls: ssl.SSLContext | bool = tls if tls is not None else True
+        self._client: aiohttp.ClientSession | None = None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        what = f"{request.method} {request.path}"
+        write = request.method in WRITES
+        if write:
+            self.writes.append(what)
+            if self.strike("before", what):
+                return self._cut(request)
+        assert self._client is not None
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        async with self._client.request(
+            request.method,
+            self.upstream + request.raw_path,
+            headers=headers,
+            data=await request.read() or None,
+            ssl=self._tls,
+        ) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
+            if write:
+                body = await answer.read()
+                if self.strike("after", what):
+                    return self._cut(request)
+                return web.Response(status=answer.status, headers=kept, body=body)
+            return await self._stream(request, answer, kept)
+
+    async def _stream(
+        self, request: web.Request, answer: aiohttp.ClientResponse, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+        return response
+
+    def _cut(self, request: web.Request) -> web.Response:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=502)
+
+
+@contextlib.asynccontextmanager
+async def running(upstream: str, ca_file: str) -> AsyncIterator[HttpProxy]:
+    """A proxy on a free loopback port, plain HTTP towards its callers."""
+    context = ssl.create_default_context(cafile=ca_file)
+    proxy = HttpProxy(upstream, context)
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_route("*", "/{tail:.*}", proxy.handle)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False) as client:
+        proxy._client = client
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        proxy.url = f"http://127.0.0.1:{port}"
+        try:
+            yield proxy
+        finally:
+            async with asyncio.timeout(5):
+                await runner.cleanup()
