@@ -24,15 +24,8 @@ FOREIGN = frozenset(
         "allocations",
         "job",
         "jobs",
-        "pvc",
-        "pvcs",
-        "pv",
-        "kubelet",
-        "kubernetes",
-        "nomad",
-        "pod",
-        "pods",
     ]
+    + ["pvc", "pvcs", "pv", "kubelet", "kubernetes", "nomad", "pod", "pods"]
 )
 
 
@@ -57,8 +50,8 @@ def identifiers(tree: ast.AST) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.keyword) and node.arg:
             yield node.arg
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            yield from (alias.asname or alias.name for alias in node.names)
 
 
 FILES = sorted(path for path in (ROOT / "bridge").rglob("*.py") if "pb" not in path.relative_to(ROOT).parts)
