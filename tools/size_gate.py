@@ -21,19 +21,12 @@ NOT_OURS = {".venv", ".git", ".cache", "node_modules", "build", "dist", ".demo"}
 
 def main() -> int:
     """Print each file and function that is too long; 1 when there is one."""
-    sizes, faults = [], []
+    sizes: list[int] = []
+    faults: list[str] = []
     for path in sorted(_sources()):
         text = path.read_text(encoding="utf-8")
-        lines = len(text.splitlines())
-        sizes.append(lines)
-        where = path.relative_to(ROOT)
-        if lines > FILE_LINES:
-            faults.append(f"{where}: {lines} lines, at most {FILE_LINES}: split the file")
-        faults += [
-            f"{where}:{line}: {name} has {length} lines, at most {FUNCTION_LINES}: split the function"
-            for name, line, length in _functions(ast.parse(text, str(where)))
-            if length > FUNCTION_LINES
-        ]
+        sizes.append(len(text.splitlines()))
+        faults += faults_in(str(path.relative_to(ROOT)), text)
     for fault in faults:
         print(fault, file=sys.stderr)
     if not sizes:
@@ -42,6 +35,17 @@ def main() -> int:
     if not faults:
         print(f"size gate: {len(sizes)} files, median {statistics.median(sizes):.0f} lines, longest {max(sizes)}")
     return 1 if faults else 0
+
+
+def faults_in(name: str, text: str) -> list[str]:
+    """What is too long in one file's text, in words that name the place and the limit."""
+    lines = len(text.splitlines())
+    faults = [f"{name}: {lines} lines, at most {FILE_LINES}: split the file"] if lines > FILE_LINES else []
+    return faults + [
+        f"{name}:{line}: {function} has {length} lines, at most {FUNCTION_LINES}: split the function"
+        for function, line, length in _functions(ast.parse(text, name))
+        if length > FUNCTION_LINES
+    ]
 
 
 def _sources() -> Iterator[Path]:

@@ -24,8 +24,7 @@ class ControllerManager(process.Process):
                 argv=[
                     build.binary("kube-controller-manager"),
                     f"--kubeconfig={server.admin.kubeconfig}",
-                    f"--authentication-kubeconfig={server.admin.kubeconfig}",
-                    f"--authorization-kubeconfig={server.admin.kubeconfig}",
+                    "--authentication-skip-lookup=true",
                     "--bind-address=127.0.0.1",
                     f"--secure-port={port}",
                     f"--tls-cert-file={serving.certificate}",

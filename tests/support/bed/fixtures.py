@@ -32,8 +32,10 @@ def required() -> Iterator[None]:
     """Turn a missing or broken server into a failure that shows its text and no traceback."""
     try:
         yield
+        return
     except (process.MissingServerError, process.ServerError) as error:
-        pytest.fail(str(error), pytrace=False)
+        words = str(error)
+    pytest.fail(words, pytrace=False)
 
 
 @pytest.fixture(scope="session")

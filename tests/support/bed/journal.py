@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
 
 from tests.support.bed import paths, process
+
+_QUIET = re.compile(r"I\d{4} ")
+"""An information line of a Kubernetes program: kept in the file, not shown."""
+_LINES_READ = 2000
 
 
 class Journal:
@@ -20,12 +25,15 @@ class Journal:
         self._marks = {server.log: server.log.stat().st_size for server in process.known() if server.log.exists()}
 
     def since_mark(self) -> list[tuple[str, str]]:
-        """(server and log, last lines) for each server that wrote something since the mark."""
+        """(server and log, last lines) for each server that warned of something since the mark."""
         found = []
         for server in process.known():
             offset = self._marks.get(server.log, 0)
             if server.log.exists() and server.log.stat().st_size > offset:
-                found.append((f"{server.name}: {server.log}", server.tail(offset=offset)))
+                lines = server.tail(_LINES_READ, offset).splitlines()
+                loud = [line for line in lines if not _QUIET.match(line)]
+                if loud:
+                    found.append((f"{server.name}: {server.log}", "\n".join(loud[-process.TAIL_LINES :])))
         return found
 
 

@@ -68,7 +68,8 @@ def _install(folder: Path) -> None:
     for step in steps:
         done = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
-            raise process.MissingServerError(f"could not install {_REQUIREMENT}: {done.stdout.strip()}; {_REMEDY}")
+            words = "; ".join(done.stdout.strip().splitlines()[-2:])
+            raise process.MissingServerError(f"could not install {_REQUIREMENT}: {words}; {_REMEDY}")
     for program in folder.glob("lib/python*/site-packages/go/**/*"):
         if program.parent.name in {"bin", "linux_amd64", "linux_arm64"} and program.is_file():
             program.chmod(program.stat().st_mode | 0o111)
