@@ -1,0 +1,187 @@
+"""The plugin registry, keyed (driver, role, instance): which instances there are, how they are, which one to call.
+
+Implements bridge.ports.plugin.Plugins and PluginSink, and bridge.ports.transport's TransportSink and LocalPlugins.
+It never picks by chance, and it never raises for what a plugin does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from bridge.csi.carried import CarriedLink
+from bridge.csi.given import GivenMember
+from bridge.csi.instance import Instance
+from bridge.csi.member import Member, Setting
+from bridge.csi.settings import RegistrySettings
+from bridge.csi.socket import SocketLink
+from bridge.csi.trace import Tracer
+from bridge.model.plugin import Capability, PluginDescription, PluginView, Role, Route
+from bridge.ports.clock import Clock
+from bridge.ports.plugin import PluginCalls
+from bridge.ports.transport import Carriage, Transport
+
+log = logging.getLogger(__name__)
+
+_NEAREST = (Route.SOCKET, Route.NODE_AGENT, Route.ORCHESTRATOR)
+
+
+class Registry:
+    """Give it a clock, announce instances to it, and run it. Announcing before `run` is fine."""
+
+    def __init__(self, settings: RegistrySettings, clock: Clock, tracer: Tracer | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._setting = Setting(settings, clock, tracer or Tracer(), self._changed)
+        self._members: dict[str, Member | GivenMember] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._listeners: list[Callable[[str], None]] = []
+        self._best: dict[str, Member | GivenMember | None] = {}
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Supervise all instances until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for member in self._members.values():
+                    self._start(member)
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
+            self._tasks.clear()
+
+    def view(self, driver: str) -> PluginView:
+        """See the port."""
+        poll = (self._settings.poll_first_seconds, self._settings.poll_most_seconds)
+        member = self._best_of(driver)
+        if member is None:
+            sentence = f"no controller of driver {driver} is known: check the plugins in the config"
+            return PluginView(driver, False, False, frozenset(), sentence, *poll)
+        return PluginView(driver, True, member.healthy, member.capabilities, member.sentence, *poll)
+
+    def controller(self, driver: str) -> PluginCalls | None:
+        """See the port. The same one for as long as it is healthy and none that ranks before it appears."""
+        member = self._best_of(driver)
+        return member.controller if member is not None and member.healthy else None
+
+    def node(self, driver: str, node: str) -> Instance | None:
+        """The healthy instance with this driver's Node service on this node, or None."""
+        for name in sorted(self._members):
+            member = self._members[name]
+            if isinstance(member, Member) and (member.driver, member.node) == (driver, node) and member.healthy:
+                return member.instances.get(Role.NODE)
+        return None
+
+    def describe(self) -> Sequence[PluginDescription]:
+        """See the port."""
+        rows = [row for member in self._members.values() for row in member.rows()]
+        return sorted(rows, key=lambda row: row.id)
+
+    def carriage(self, instance: str) -> Carriage | None:
+        """See LocalPlugins."""
+        member = self._members.get(instance)
+        return member.carriage() if isinstance(member, Member) else None
+
+    def on_change(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """See the port. Listeners are called on the loop and must return at once."""
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
+
+    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
+        """See the port. Another path, backend or node than before replaces the instance."""
+        asked = (f"unix:{path}", backend, node)
+        async with self._lock:
+            member = self._members.get(instance)
+            if isinstance(member, Member) and (member.link.endpoint, member.backend, member.node) == asked:
+                return
+            await self._remove(instance)
+            link = SocketLink(path, self._settings, self._clock)
+            self._add(instance, Member(instance, link, self._setting, backend=backend, node=node))
+
+    async def ensure_transport(
+        self,
+        instance: str,
+        transport: Transport,
+        *,
+        endpoint: str,
+        node: str = "",
+        backend: str = "",
+        sentence: str = "",
+    ) -> None:
+        """See TransportSink."""
+        asked = (endpoint, backend, node)
+        async with self._lock:
+            member = self._members.get(instance)
+            same = isinstance(member, Member) and (member.link.endpoint, member.backend, member.node) == asked
+            if same and isinstance(member, Member) and isinstance(member.link, CarriedLink):
+                member.link.update(transport, sentence)
+                return
+            await self._remove(instance)
+            link = CarriedLink(transport, sentence, endpoint=endpoint, clock=self._clock)
+            self._add(instance, Member(instance, link, self._setting, backend=backend, node=node))
+
+    async def ensure_calls(
+        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
+    ) -> None:
+        """See the port."""
+        member = GivenMember(calls, capabilities, endpoint=endpoint, sentence=sentence)
+        async with self._lock:
+            before = self._members.get(member.name)
+            if isinstance(before, GivenMember) and before.same_as(member):
+                return
+            await self._remove(member.name)
+            self._add(member.name, member)
+
+    async def ensure_no_instance(self, instance: str) -> None:
+        """See the port. Calls in flight on it end as unsure."""
+        async with self._lock:
+            await self._remove(instance)
+
+    async def _remove(self, instance: str) -> None:
+        member = self._members.pop(instance, None)
+        task = self._tasks.pop(instance, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        if member is not None:
+            self._changed(frozenset({member.driver}))
+
+    def _add(self, instance: str, member: Member | GivenMember) -> None:
+        self._members[instance] = member
+        if self._group is not None:
+            self._start(member)
+        self._changed(frozenset({member.driver}))
+
+    def _start(self, member: Member | GivenMember) -> None:
+        if isinstance(member, Member) and self._group is not None:
+            task = self._group.create_task(member.run(), name=f"csi-member:{member.name}")
+            self._tasks[member.name] = task
+
+    def _best_of(self, driver: str) -> Member | GivenMember | None:
+        if driver not in self._best:
+            found = [m for m in self._members.values() if m.driver == driver and m.controller is not None]
+            self._best[driver] = min(found, key=_rank, default=None) if driver else None
+        return self._best[driver]
+
+    def _changed(self, drivers: frozenset[str]) -> None:
+        self._best.clear()
+        for driver in sorted(drivers):
+            for listener in tuple(self._listeners):
+                try:
+                    listener(driver)
+                except Exception:
+                    log.exception("a listener for plugin changes failed", extra={"driver": driver})
+
+
+def _rank(member: Member | GivenMember) -> tuple[bool, bool, int, str]:
+    """Healthy first, then one that cuts snapshots, then the shortest way, then by name."""
+    cuts = Capability.CREATE_DELETE_SNAPSHOT in member.capabilities
+    return (not member.healthy, not cuts, _NEAREST.index(member.link.route), member.name)

@@ -1,0 +1,74 @@
+"""Settings of the CSI side: deadlines, concurrency, probing. Plain values; reads no file and no environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from bridge.model.failure import InvalidError
+
+_BY_VERB: Mapping[str, float] = {
+    "GetPluginInfo": 10.0,
+    "GetPluginCapabilities": 10.0,
+    "Probe": 5.0,
+    "ControllerGetCapabilities": 10.0,
+    "GroupControllerGetCapabilities": 10.0,
+    "NodeGetCapabilities": 10.0,
+    "NodeGetInfo": 10.0,
+    "CreateSnapshot": 120.0,
+    "DeleteSnapshot": 120.0,
+    "CreateVolume": 300.0,
+    "DeleteVolume": 120.0,
+    "CreateVolumeGroupSnapshot": 300.0,
+    "DeleteVolumeGroupSnapshot": 300.0,
+    "GetMetadataAllocated": 3600.0,
+    "GetMetadataDelta": 3600.0,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long one call may take, by verb. A repeat of the same call continues where the plugin is."""
+
+    default_seconds: float = 60.0
+    by_verb: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(_BY_VERB))
+
+    def seconds(self, verb: str) -> float:
+        """The deadline of this verb."""
+        return self.by_verb.get(verb, self.default_seconds)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How calls are made on one instance."""
+
+    deadlines: Deadlines = Deadlines()
+    controller_concurrency: int = 32
+    node_concurrency: int = 8
+    most_handle_bytes: int = 1024
+    """CSI says 128; drivers in the field (resource ids of clouds) hand out more, so a longer one is taken."""
+    list_page_entries: int = 500
+    most_list_pages: int = 10_000
+    list_restarts: int = 3
+    """How often a list whose token went stale is begun anew."""
+
+    def __post_init__(self) -> None:
+        for field in ("controller_concurrency", "node_concurrency", "list_page_entries", "most_list_pages"):
+            if getattr(self, field) < 1:
+                raise InvalidError(f"{field} must be 1 or more", field=field)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """How instances are reached and watched."""
+
+    calls: CallSettings = CallSettings()
+    probe_interval_seconds: float = 3.0
+    connect_timeout_seconds: float = 5.0
+    retry_first_seconds: float = 0.1
+    retry_most_seconds: float = 1.0
+    watch_interval_seconds: float = 0.5
+    """How often a socket file is looked at, to see whether another plugin took its place."""
+    poll_first_seconds: float = 0.25
+    poll_most_seconds: float = 10.0
+    most_message_bytes: int = 64 << 20
