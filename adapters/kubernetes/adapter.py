@@ -1,0 +1,159 @@
+"""One Kubernetes cluster behind the `Orchestrator` port: both upstream halves in one process.
+
+It wires the pieces of this package and runs the reflectors. One replica only, until leader election exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from adapters.kubernetes import connection, names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.contents import Contents
+from adapters.kubernetes.events import Events
+from adapters.kubernetes.facts import path
+from adapters.kubernetes.intake import Door
+from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.requests import SnapshotRequests
+from adapters.kubernetes.secrets import ClusterSecrets
+from adapters.kubernetes.settings import Settings
+from adapters.kubernetes.volumes import ClaimedVolumes
+from adapters.kubernetes.world import World
+from adapters.kubernetes.writer import Writer
+from bridge.model.keys import Key, snapshot_key
+from bridge.ports.clock import Clock
+from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
+from bridge.ports.plugin import PluginSink
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """The `Orchestrator` port."""
+
+    kind = "kubernetes"
+    traits = Traits(durable_requests=True, creates_volumes=True)
+
+    def __init__(
+        self,
+        settings: Settings,
+        way: connection.Connection,
+        *,
+        cluster: str,
+        clock: Clock,
+        serves: Callable[[str], bool] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self._way = way
+        self.client = Client(way, timeout_seconds=settings.request_timeout_seconds)
+        self.world = World()
+        writer = Writer(self.client, self.world)
+        self._events = Events(self.client, clock)
+        self.ownership = Ownership(
+            self.client,
+            clock,
+            drivers=settings.drivers,
+            serves=serves,
+            check_seconds=settings.lease_check_seconds,
+            quiet_seconds=settings.foreign_quiet_seconds,
+        )
+        self.requests = SnapshotRequests(
+            cluster, self.world, writer, events=self._events, ownership=self.ownership, clock=clock
+        )
+        self.ledger = Contents(cluster, self.world, writer, self._events, clock)
+        self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
+        self.secrets = ClusterSecrets(self.client)
+        self._door = Door(cluster, self.world, writer)
+        self._reflectors = [
+            Reflector(self.client, resource, cache, pace=pace, on_synced=self._on_synced)
+            for resource, cache in self.world.caches.items()
+        ]
+        self._wake: Callable[[str], None] = lambda _uid: None
+        self.world.listen(lambda uid: self._wake(uid))
+        self.world.contents.listen(self._on_content)
+        self.world.classes.listen(self._on_class)
+
+    async def submit(self, draft: SnapshotDraft) -> Key:
+        """Create a VolumeSnapshot; its class is the draft's parameter `class`, or the driver's default."""
+        return await self._door.submit(draft)
+
+    async def withdraw(self, key: Key) -> None:
+        """Delete the VolumeSnapshot."""
+        await self._door.withdraw(key)
+
+    async def abandon(self, key: Key) -> None:
+        """Mark the VolumeSnapshot as let go in spite of an unsettled create."""
+        await self._door.abandon(key)
+
+    async def in_use(self, key: Key, handle: str) -> str:
+        """Who waits to be filled from this snapshot."""
+        snapshot = self.world.snapshots.by_uid(key.uid)
+        if snapshot is None:
+            return ""
+        metadata = snapshot["metadata"]
+        users = self.world.restoring(metadata["namespace"], metadata["name"])
+        return f"being used to restore {', '.join(users)}" if users else ""
+
+    async def run(self, wake: Wake, intake: Intake, plugins: PluginSink) -> None:
+        """Watch until cancelled."""
+        del intake, plugins  # VolumeSnapshots are durable requests; plugins are found by their sockets.
+        self._wake = lambda uid: wake(snapshot_key(self.cluster, uid))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reflector in self._reflectors:
+                    group.create_task(reflector.run(), name=f"{self.cluster}-{reflector.plural}")
+                group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name=f"{self.cluster}-leases")
+        finally:
+            self._wake = lambda _uid: None
+            await self._way.close()
+
+    def ready(self) -> str:
+        """Empty when every kind has been read and no other controller is in the way."""
+        reasons = [reflector.sentence for reflector in self._reflectors if reflector.sentence]
+        if not reasons and self.ownership.sentence():
+            reasons = [self.ownership.sentence()]
+        return f"cluster {self.cluster}: {'; '.join(reasons)}" if reasons else ""
+
+    def _on_synced(self) -> None:
+        if self.world.synced:
+            for uid in self.world.open_uids():
+                self._wake(uid)
+
+    def _on_class(self, before: Object | None, after: Object | None) -> None:
+        if after is not None and after.get("driver"):
+            self.ownership.meet(str(after["driver"]))
+
+    def _on_content(self, before: Object | None, after: Object | None) -> None:
+        """A content that somebody else makes, before our eyes: our own ones carry our note from the start."""
+        if after is None or not self.world.synced:
+            return
+        notes = after["metadata"].get("annotations") or {}
+        if names.INTENT in notes or not path(after, "spec", "source", "volumeHandle"):
+            return
+        marked = names.BEING_CREATED in notes
+        known = before is not None and (
+            not marked or names.BEING_CREATED in (before["metadata"].get("annotations") or {})
+        )
+        if not known:
+            self.ownership.saw_foreign_create(str(path(after, "spec", "driver") or ""), after["metadata"]["name"])
+
+
+async def build(
+    settings: Settings,
+    *,
+    cluster: str,
+    clock: Clock,
+    serves: Callable[[str], bool] | None = None,
+    pace: Pace | None = None,
+) -> Cluster:
+    """Open the way to the API server and make the adapter; nothing is read before `run`.
+
+    `serves` says whether this process holds a plugin of a driver; it is asked where the settings name none.
+    InvalidError: the configuration cannot be used.
+    """
+    way = await connection.open_connection(settings)
+    return Cluster(settings, way, cluster=cluster, clock=clock, serves=serves, pace=pace)

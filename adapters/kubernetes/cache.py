@@ -1,0 +1,164 @@
+"""What we know of one kind of object: kept small, folded from lists, watches and the answers to our own writes.
+
+An object is kept as its JSON text and read when it is asked for: a reader gets a copy of its own to change,
+and ten thousand of them fit in a few megabytes. Writes of ours show at once; older news is ignored.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+Object = dict[str, Any]
+Indexer = Callable[[Object], Iterable[str]]
+Listener = Callable[[Object | None, Object | None], None]
+"""Called after a change with what was known before and what is known now; None for not there."""
+
+TOMBSTONES = 8192
+
+
+@dataclasses.dataclass(slots=True)
+class _Stored:
+    uid: str
+    version: str
+    text: bytes
+    marks: tuple[tuple[str, str], ...]
+
+
+def newer(version: str, than: str) -> bool:
+    """Whether a resourceVersion is news. They are opaque unless both are numbers; then order counts."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than
+
+
+class Cache:
+    """Objects of one kind by namespace and name, by uid, and by the indexes given."""
+
+    def __init__(self, trim: Callable[[Object], Object], indexers: Mapping[str, Indexer] | None = None) -> None:
+        self._trim = trim
+        self._indexers = dict(indexers or {})
+        self._stored: dict[tuple[str, str], _Stored] = {}
+        self._by_uid: dict[str, tuple[str, str]] = {}
+        self._indexes: dict[str, dict[str, set[tuple[str, str]]]] = {name: {} for name in self._indexers}
+        self._gone: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._listeners: list[Listener] = []
+        self.synced = False
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` after every change that is news. It may not block."""
+        self._listeners.append(listener)
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """A copy of the object, or None."""
+        stored = self._stored.get((namespace, name))
+        return None if stored is None else _read(stored)
+
+    def by_uid(self, uid: str) -> Object | None:
+        """A copy of the object with this uid, or None."""
+        place = self._by_uid.get(uid)
+        return None if place is None else _read(self._stored[place])
+
+    def version(self, namespace: str, name: str) -> str:
+        """The resourceVersion known, empty when the object is not."""
+        stored = self._stored.get((namespace, name))
+        return "" if stored is None else stored.version
+
+    def find(self, index: str, key: str) -> list[Object]:
+        """Copies of the objects that an index keeps under a key."""
+        return [_read(self._stored[place]) for place in sorted(self._indexes[index].get(key, ()))]
+
+    def count(self, index: str, key: str) -> int:
+        """How many objects an index keeps under a key."""
+        return len(self._indexes[index].get(key, ()))
+
+    def all(self) -> Iterator[Object]:
+        """A copy of each object that is known when the iteration starts."""
+        for place in list(self._stored):
+            stored = self._stored.get(place)
+            if stored is not None:
+                yield _read(stored)
+
+    def fold(self, item: Object) -> bool:
+        """Take in an object as the server gave it, unless what we know is as new. Returns whether it was news."""
+        metadata = item["metadata"]
+        uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
+        place = (metadata.get("namespace", ""), metadata["name"])
+        if uid in self._gone:
+            return False
+        known = self._stored.get(place)
+        if known is not None and not newer(version, known.version):
+            return False
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            return self._drop(place, uid)
+        before = _read(known) if known is not None and self._listeners else None
+        trimmed = self._trim(item)
+        self._put(place, _Stored(uid, version, orjson.dumps(trimmed), self._marks(trimmed)))
+        self._tell(before, trimmed)
+        return True
+
+    def forget(self, namespace: str, name: str, uid: str) -> bool:
+        """The object with this uid is gone for good."""
+        return self._drop((namespace, name), uid)
+
+    def replace(self, items: Mapping[tuple[str, str], str], version: str) -> None:
+        """A full list has been folded: drop what it lacks. `items` maps place to uid.
+
+        What we know to be younger than the list (our own writes) stays.
+        """
+        for place, stored in list(self._stored.items()):
+            if items.get(place) != stored.uid and not newer(stored.version, version):
+                self._drop(place, stored.uid)
+        self.synced = True
+
+    def _put(self, place: tuple[str, str], stored: _Stored) -> None:
+        known = self._stored.get(place)
+        if known is not None:
+            self._unmark(place, known)
+            if known.uid != stored.uid:
+                self._by_uid.pop(known.uid, None)
+        self._stored[place] = stored
+        self._by_uid[stored.uid] = place
+        for index, key in stored.marks:
+            self._indexes[index].setdefault(key, set()).add(place)
+
+    def _drop(self, place: tuple[str, str], uid: str) -> bool:
+        if uid:
+            self._gone[uid] = None
+            if len(self._gone) > TOMBSTONES:
+                self._gone.popitem(last=False)
+        known = self._stored.get(place)
+        if known is None or (uid and known.uid != uid):
+            return False
+        self._unmark(place, known)
+        del self._stored[place]
+        self._by_uid.pop(known.uid, None)
+        self._tell(_read(known), None)
+        return True
+
+    def _unmark(self, place: tuple[str, str], stored: _Stored) -> None:
+        for index, key in stored.marks:
+            places = self._indexes[index].get(key)
+            if places is not None:
+                places.discard(place)
+                if not places:
+                    del self._indexes[index][key]
+
+    def _marks(self, item: Object) -> tuple[tuple[str, str], ...]:
+        return tuple((name, key) for name, indexer in self._indexers.items() for key in indexer(item))
+
+    def _tell(self, before: Object | None, after: Object | None) -> None:
+        for listener in self._listeners:
+            listener(before, after)
+
+
+def _read(stored: _Stored) -> Object:
+    value: Object = orjson.loads(stored.text)
+    return value

@@ -1,0 +1,203 @@
+"""The API server's verbs over plain JSON objects: no model classes, no retries but those the server asks for.
+
+A refusal is an ApiError with the server's own reason; a server that does not answer is UnavailableError.
+Every call has a deadline. Watching lives in `watch.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import orjson
+
+from adapters.kubernetes.connection import Connection
+from adapters.kubernetes.names import Resource
+from adapters.kubernetes.problem import ApiError
+from bridge.model import failure
+
+Object = dict[str, Any]
+
+PAGE_SIZE = 500
+THROTTLED_TRIES = 5
+MOST_RETRY_AFTER_SECONDS = 30.0
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+_JSON = "application/json"
+
+
+class Client:
+    """One API server. Safe for many concurrent calls."""
+
+    def __init__(self, connection: Connection, *, timeout_seconds: float = 30.0) -> None:
+        self._connection = connection
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self.requests = 0
+        """Requests sent so far, for tests and figures."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """One object as it stands now."""
+        return await self._call("GET", resource.item(namespace, name))
+
+    async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Object:
+        """Create an object; ApiError AlreadyExists when the name is taken."""
+        return await self._call("POST", resource.collection(namespace), body)
+
+    async def put(self, resource: Resource, body: Mapping[str, Any], *, status: bool = False) -> Object:
+        """Replace an object, or its status. The resourceVersion in `body` is the precondition.
+
+        Leave managedFields out of `body`: the server then spends half the work on it.
+        """
+        metadata = body["metadata"]
+        path = resource.item(metadata.get("namespace", ""), metadata["name"])
+        return await self._call("PUT", f"{path}/status" if status else path, body)
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any], *, status: bool = False
+    ) -> Object:
+        """Merge `body` into an object; a resourceVersion in it is the precondition."""
+        path = resource.item(namespace, name)
+        return await self._call("PATCH", f"{path}/status" if status else path, body, MERGE_PATCH)
+
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
+    ) -> Object:
+        """Apply the steps to an object, all or none."""
+        return await self._call("PATCH", resource.item(namespace, name), list(steps), JSON_PATCH)
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str = "", resource_version: str = ""
+    ) -> Object:
+        """Delete an object, if it is still that one. Returns it as it stood, or a Status when it went at once."""
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        preconditions = {field: value for field, value in wanted.items() if value}
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+        return await self._call("DELETE", resource.item(namespace, name), body)
+
+    async def page(
+        self, resource: Resource, namespace: str = "", *, token: str = "", field_selector: str = ""
+    ) -> Object:
+        """One page of a consistent list, at most `PAGE_SIZE` objects."""
+        query = {"limit": str(PAGE_SIZE)}
+        if token:
+            query["continue"] = token
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        return await self._call("GET", resource.collection(namespace), query=query)
+
+    async def list(
+        self, resource: Resource, namespace: str = "", *, field_selector: str = ""
+    ) -> AsyncIterator[Object]:
+        """Every object, page by page."""
+        token = ""
+        while True:
+            page = await self.page(resource, namespace, token=token, field_selector=field_selector)
+            for item in page.get("items") or ():
+                yield item
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, resource: Resource, query: Mapping[str, str], *, idle_seconds: float
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """An open watch. It ends with UnavailableError when the server is silent for `idle_seconds`."""
+        timeout = aiohttp.ClientTimeout(total=None, connect=15, sock_connect=15, sock_read=idle_seconds)
+        try:
+            response = await self._send("GET", resource.collection(), query=query, timeout=timeout)
+            async with response:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.read(), response.headers)
+                yield response.content
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from error
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        content_type: str = _JSON,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> Object:
+        data = orjson.dumps(body) if body is not None else None
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                response = await self._send(
+                    method, path, query=query, data=data, content_type=content_type, timeout=self._timeout
+                )
+                async with response:
+                    payload = await response.read()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _unreachable(error) from error
+            if response.status < 300:
+                return _decode(payload)
+            refusal = _refusal(response.status, payload, response.headers)
+            if refusal.retry_after_seconds <= 0 or tries >= THROTTLED_TRIES:
+                raise refusal
+            await asyncio.sleep(refusal.retry_after_seconds)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: aiohttp.ClientTimeout,
+        query: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        content_type: str = _JSON,
+    ) -> aiohttp.ClientResponse:
+        headers = {}
+        authorization = await self._connection.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        if data is not None:
+            headers["Content-Type"] = content_type
+        self.requests += 1
+        return await self._connection.session().request(
+            method,
+            self._connection.host + path,
+            params=query,
+            data=data,
+            headers=headers,
+            proxy=self._connection.proxy,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+
+
+def _decode(payload: bytes) -> Object:
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise failure.UnavailableError(f"the API server's answer is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise failure.UnavailableError("the API server's answer is not a JSON object")
+    return value
+
+
+def _refusal(status: int, payload: bytes, headers: Mapping[str, str]) -> ApiError:
+    """Read a refusal. 429, and 5xx with Retry-After, are the server's wish that we come back."""
+    reason, message = "", payload[:300].decode("utf-8", "replace")
+    with contextlib.suppress(orjson.JSONDecodeError):
+        body = orjson.loads(payload)
+        if isinstance(body, dict):
+            reason, message = str(body.get("reason") or ""), str(body.get("message") or message)
+    wait_seconds = 0.0
+    if status == 429 or (status >= 500 and "Retry-After" in headers):
+        with contextlib.suppress(ValueError):
+            wait_seconds = min(float(headers.get("Retry-After") or 1), MOST_RETRY_AFTER_SECONDS)
+        wait_seconds = max(wait_seconds, 0.05)
+    return ApiError(status, reason, message, retry_after_seconds=wait_seconds)
+
+
+def _unreachable(error: BaseException) -> failure.UnavailableError:
+    what = str(error) or type(error).__name__
+    return failure.UnavailableError(f"the API server does not answer: {what}")

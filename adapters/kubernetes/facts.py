@@ -1,0 +1,93 @@
+"""What one pass may know of one snapshot, and small questions about the objects. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+Object = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """One snapshot's surroundings, as the caches had them at one instant."""
+
+    uid: str
+    snapshot: Object | None = None
+    content: Object | None = None
+    claim: Object | None = None
+    volume: Object | None = None
+    class_name: str = ""
+    klass: Object | None = None
+    defaults: tuple[Object, ...] = ()
+    """The default classes of the volume's driver; only looked up where no class is named."""
+    restoring: tuple[str, ...] = ()
+
+
+def path(item: Object | None, *fields: str) -> Any:
+    """The value at a path of fields, or None where something is missing on the way.
+
+    >>> path({"spec": {"source": {}}}, "spec", "source", "volumeHandle") is None
+    True
+    """
+    value: Any = item
+    for field in fields:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(field)
+    return value
+
+
+def is_ready(snapshot: Object) -> bool:
+    """Whether its status says that it can be used."""
+    return path(snapshot, "status", "readyToUse") is True
+
+
+def is_deleting(item: Object) -> bool:
+    """Whether its deletion has been asked for."""
+    return bool(item["metadata"].get("deletionTimestamp"))
+
+
+def static_content(snapshot: Object) -> str:
+    """The name of the content that a pre-provisioned VolumeSnapshot asks for; empty for a dynamic one."""
+    return str(path(snapshot, "spec", "source", "volumeSnapshotContentName") or "")
+
+
+def snapshot_of_reference(content: Object) -> str:
+    """The uid of the VolumeSnapshot that a content is bound to; empty before that."""
+    return str(path(content, "spec", "volumeSnapshotRef", "uid") or "")
+
+
+def points_back(content: Object, snapshot: Object) -> bool:
+    """Whether the content is this VolumeSnapshot's; a pre-provisioned one may still lack the uid."""
+    reference = path(content, "spec", "volumeSnapshotRef") or {}
+    metadata = snapshot["metadata"]
+    if reference.get("name") != metadata["name"] or reference.get("namespace") != metadata["namespace"]:
+        return False
+    uid = reference.get("uid") or ""
+    return bool(uid == metadata["uid"] or (not uid and static_content(snapshot)))
+
+
+def is_bound(content: Object | None, snapshot: Object) -> bool:
+    """Whether the content is this VolumeSnapshot's, by uid, and of the right sort of source."""
+    if content is None or not points_back(content, snapshot):
+        return False
+    if snapshot_of_reference(content) != snapshot["metadata"]["uid"]:
+        return False
+    field = "snapshotHandle" if static_content(snapshot) else "volumeHandle"
+    return bool(path(content, "spec", "source", field))
+
+
+def in_group(facts: Facts) -> bool:
+    """Whether the snapshot is a member of a group snapshot, which this adapter does not act on yet."""
+    return bool(
+        path(facts.snapshot, "status", "volumeGroupSnapshotName")
+        or path(facts.content, "status", "volumeGroupSnapshotHandle")
+    )
+
+
+def is_settled(snapshot: Object, content: Object | None) -> bool:
+    """Whether nothing is left to do: ready, not being deleted, its content there and ready."""
+    if not is_ready(snapshot) or is_deleting(snapshot) or content is None or is_deleting(content):
+        return False
+    return is_bound(content, snapshot) and path(content, "status", "readyToUse") is True

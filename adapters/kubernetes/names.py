@@ -1,0 +1,87 @@
+"""Names that others read: resources, finalizers, annotations, event reasons. Upstream's where upstream has one.
+
+The names are interface: kubectl users, Velero and the upstream controllers rely on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+GROUP = "snapshot.storage.k8s.io"
+API_VERSION = f"{GROUP}/v1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object, and where the API server serves it."""
+
+    kind: str
+    api_version: str
+    plural: str
+    namespaced: bool
+
+    @property
+    def root(self) -> str:
+        """The path of its group and version."""
+        return f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+
+    def collection(self, namespace: str = "") -> str:
+        """The path of all objects, or of one namespace's."""
+        inside = f"/namespaces/{namespace}" if namespace and self.namespaced else ""
+        return f"{self.root}{inside}/{self.plural}"
+
+    def item(self, namespace: str, name: str) -> str:
+        """The path of one object."""
+        return f"{self.collection(namespace)}/{name}"
+
+
+SNAPSHOTS = Resource("VolumeSnapshot", API_VERSION, "volumesnapshots", True)
+CONTENTS = Resource("VolumeSnapshotContent", API_VERSION, "volumesnapshotcontents", False)
+CLASSES = Resource("VolumeSnapshotClass", API_VERSION, "volumesnapshotclasses", False)
+CLAIMS = Resource("PersistentVolumeClaim", "v1", "persistentvolumeclaims", True)
+VOLUMES = Resource("PersistentVolume", "v1", "persistentvolumes", False)
+SECRETS = Resource("Secret", "v1", "secrets", True)
+EVENTS = Resource("Event", "v1", "events", True)
+PODS = Resource("Pod", "v1", "pods", True)
+LEASES = Resource("Lease", "coordination.k8s.io/v1", "leases", True)
+
+_SNAPSHOT = "snapshot.storage.kubernetes.io"
+CONTENT_FINALIZER = f"{_SNAPSHOT}/volumesnapshotcontent-bound-protection"
+SOURCE_FINALIZER = f"{_SNAPSHOT}/volumesnapshot-as-source-protection"
+BOUND_FINALIZER = f"{_SNAPSHOT}/volumesnapshot-bound-protection"
+CLAIM_FINALIZER = f"{_SNAPSHOT}/pvc-as-source-protection"
+SNAPSHOT_FINALIZERS = (SOURCE_FINALIZER, BOUND_FINALIZER)
+
+DEFAULT_CLASS = f"{_SNAPSHOT}/is-default-class"
+BEING_CREATED = f"{_SNAPSHOT}/volumesnapshot-being-created"
+BEING_DELETED = f"{_SNAPSHOT}/volumesnapshot-being-deleted"
+DELETION_SECRET_NAME = f"{_SNAPSHOT}/deletion-secret-name"
+DELETION_SECRET_NAMESPACE = f"{_SNAPSHOT}/deletion-secret-namespace"
+
+DOMAIN = "snapbridge.dev"
+INTENT = f"{DOMAIN}/intent"
+"""On a content: the open note, as JSON. Ours alone; upstream's mark stands beside it."""
+ABANDON = f"{DOMAIN}/abandon"
+""""true" on a VolumeSnapshot: its owner lets it go though a create under way cannot be settled."""
+ASKED_BY = f"{DOMAIN}/asked-by"
+WHY = f"{DOMAIN}/why"
+REGISTERED = f"{DOMAIN}/registered-as"
+"""On a PersistentVolume and its claim: made by `register`, for this claim and handle."""
+
+PARAMETER_PREFIX = "csi.storage.k8s.io/"
+SECRET_PARAMETERS = ("snapshotter-secret", "snapshotter-list-secret")
+GROUP_SECRET_PARAMETERS = ("group-snapshotter-secret", "group-snapshotter-get-secret")
+
+SIDECAR_LEASE = "external-snapshotter-leader-"
+CONTROLLER_LEASE = "snapshot-controller-leader"
+COMPONENT = "snapbridge"
+
+
+def content_name(uid: str) -> str:
+    """The name of a dynamic snapshot's content; deterministic, so that a repeat finds it."""
+    return f"snapcontent-{uid}"
+
+
+def snapshot_name(uid: str) -> str:
+    """The CSI name of a snapshot."""
+    return f"snapshot-{uid}"

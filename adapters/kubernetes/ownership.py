@@ -1,0 +1,184 @@
+"""For which drivers this process may act. Two controllers never act on one driver.
+
+A driver is ours when the settings name it (or, when they name none, when this process holds its plugin) and no
+other controller shows itself: by a live lease, or by creating snapshots of that driver before our eyes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from adapters.kubernetes import names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.facts import path
+from bridge.model import failure
+from bridge.ports.clock import Clock
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+
+SKEW_SECONDS = 5.0
+
+
+class Ownership:
+    """Answers `ours`, and wakes what it had to turn away when the answer changes."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        *,
+        drivers: Sequence[str],
+        serves: Callable[[str], bool] | None,
+        check_seconds: float,
+        quiet_seconds: float,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._drivers = frozenset(drivers)
+        self._serves = serves
+        self._check_seconds = check_seconds
+        self._quiet_seconds = quiet_seconds
+        self._leases: dict[str, str] = {}
+        """Driver -> who holds its lease, while that lease is live. The empty driver is the cluster's controller."""
+        self._foreign_until: dict[str, float] = {}
+        self._turned_away: dict[str, set[str]] = {}
+        self._seen: set[str] = set(drivers)
+        self._looked_up: set[str] = set()
+        self._news = asyncio.Event()
+        self._blind = ""
+
+    def ours(self, driver: str, uid: str) -> bool:
+        """Whether this process may act on this snapshot. A no is remembered, and taken back by `run`."""
+        if driver:
+            self.meet(driver)
+        if self._may(driver):
+            return True
+        self._turned_away.setdefault(driver, set()).add(uid)
+        return False
+
+    def meet(self, driver: str) -> None:
+        """A driver exists: its lease is looked up soon, and nothing is done for it before that."""
+        if driver not in self._seen:
+            self._seen.add(driver)
+            self._news.set()
+
+    def sentence(self) -> str:
+        """Why we do not act for a driver that would be ours; empty when there is none."""
+        if "" in self._leases:
+            return self._reason("")
+        reasons = [self._reason(driver) for driver in sorted(self._seen) if self._chosen(driver)]
+        return "; ".join(reason for reason in reasons if reason)
+
+    def saw_foreign_create(self, driver: str, content: str) -> None:
+        """Another controller marked a content as being created."""
+        if driver not in self._foreign_until:
+            log.warning("another controller creates snapshots", extra={"driver": driver, "content": content})
+        self._foreign_until[driver] = self._clock.now() + self._quiet_seconds
+
+    async def check(self) -> None:
+        """Look at the leases of every driver that we have met."""
+        live: dict[str, str] = {}
+        drivers = ("", *sorted(self._seen))
+        for driver in drivers:
+            holder = await self._live_holder(lease_name(driver))
+            if holder:
+                live[driver] = holder
+        for driver in live.keys() - self._leases.keys():
+            log.warning("another controller holds the lease", extra={"driver": driver, "holder": live[driver]})
+        self._leases = live
+        self._looked_up.update(drivers)
+        self._blind = ""
+
+    async def run(self, wake: Callable[[str], None]) -> None:
+        """Check now and then, and at once when a driver is new, until cancelled."""
+        pause = self._check_seconds
+        while True:
+            self._news.clear()
+            try:
+                await self.check()
+                pause = self._check_seconds
+            except failure.DeniedError as error:
+                self._go_blind(error)
+            except failure.BridgeError as error:
+                log.warning("leases cannot be read", extra={"error": str(error)})
+                pause = min(1.0, self._check_seconds)
+            self._take_back(wake)
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; wake early for a new driver, and often enough to see a plugin appear."""
+        ends = asyncio.get_running_loop().time() + seconds
+        while (left := ends - asyncio.get_running_loop().time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+                return
+
+    def _go_blind(self, error: failure.DeniedError) -> None:
+        """Without the right to read leases only foreign writes can be seen."""
+        if not self._blind:
+            log.warning("leases may not be read; only foreign writes are noticed", extra={"error": str(error)})
+        self._blind = str(error)
+
+    def _take_back(self, wake: Callable[[str], None]) -> None:
+        now = self._clock.now()
+        self._foreign_until = {name: until for name, until in self._foreign_until.items() if until > now}
+        for driver in [driver for driver in self._turned_away if self._may(driver)]:
+            for uid in self._turned_away.pop(driver):
+                wake(uid)
+
+    def _may(self, driver: str) -> bool:
+        known = bool(self._blind) or (driver in self._looked_up and "" in self._looked_up)
+        return known and self._chosen(driver) and not self._reason(driver)
+
+    def _chosen(self, driver: str) -> bool:
+        if not driver:
+            return True
+        if self._drivers:
+            return driver in self._drivers
+        return self._serves is None or self._serves(driver)
+
+    def _reason(self, driver: str) -> str:
+        for held in ("", driver):
+            if held in self._leases:
+                lease, holder = lease_name(held), self._leases[held]
+                return f"driver {driver or '(any)'}: another controller holds the lease {lease} ({holder}); stop it first"
+        if self._foreign_until.get(driver, 0.0) > self._clock.now():
+            return f"driver {driver}: another controller creates its snapshots; stop it, or take the driver out"
+        return ""
+
+    async def _live_holder(self, name: str) -> str:
+        try:
+            async for lease in self._client.list(names.LEASES, field_selector=f"metadata.name={name}"):
+                holder = path(lease, "spec", "holderIdentity")
+                if holder and self._is_live(lease):
+                    return str(holder)
+        except failure.BridgeError as error:
+            if getattr(error, "status", 0) == 403:
+                raise failure.DeniedError(error.message) from error
+            raise
+        return ""
+
+    def _is_live(self, lease: Object) -> bool:
+        renewed, seconds = path(lease, "spec", "renewTime"), path(lease, "spec", "leaseDurationSeconds")
+        if not renewed:
+            return False
+        try:
+            at = datetime.datetime.fromisoformat(str(renewed)).timestamp()
+        except ValueError:
+            return True
+        return at + float(seconds or 15) + SKEW_SECONDS > self._clock.now()
+
+
+def lease_name(driver: str) -> str:
+    """Upstream's lease for a driver's sidecar; for no driver, that of its cluster controller."""
+    if not driver:
+        return names.CONTROLLER_LEASE
+    name = names.SIDECAR_LEASE + re.sub(r"[^a-zA-Z0-9-]", "-", driver)
+    return f"{name}X" if name.endswith("-") else name

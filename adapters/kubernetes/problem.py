@@ -1,0 +1,60 @@
+"""What the API server says no with, as data. Its reason decides what may follow; its text is for people."""
+
+from __future__ import annotations
+
+from bridge.model import failure
+
+CONFLICT_REASONS = frozenset({"Conflict", "AlreadyExists"})
+
+
+class ApiError(failure.BridgeError):
+    """The API server refused a request."""
+
+    code = "API_ERROR"
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message or f"the API server answered {status} {reason}")
+        self.status = status
+        self.reason = reason or _REASONS.get(status, "")
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def missing(self) -> bool:
+        """The object (or the whole resource) does not exist."""
+        return self.status == 404
+
+    @property
+    def conflict(self) -> bool:
+        """A precondition failed, or the name is taken."""
+        return self.status == 409
+
+    @property
+    def expired(self) -> bool:
+        """The resourceVersion or the continue token is too old: list again."""
+        return self.status == 410
+
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Gone",
+    422: "Invalid",
+    429: "TooManyRequests",
+}
+
+
+def as_bridge_error(error: ApiError, what: str) -> failure.BridgeError:
+    """The same refusal in the words of the ports. `what` says what was tried."""
+    text = f"{what}: {error.message}"
+    if error.missing:
+        return failure.NotFoundError(text)
+    if error.conflict:
+        return failure.ConflictError(text)
+    if error.status in (400, 422):
+        return failure.InvalidError(text)
+    if error.status == 403:
+        return failure.DeniedError(text, hint="Give this service account the rule that the message names (RBAC)")
+    return failure.UnavailableError(text)

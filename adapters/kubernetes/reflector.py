@@ -1,0 +1,136 @@
+"""Keeps one cache true: list, watch, and start again without a storm when the server misbehaves.
+
+A watch that ends at once, an error or a silence are all answered with a growing pause; only a stream that
+lived for a while sets the pause back. An expired position (410) means a new list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Callable
+
+from adapters.kubernetes import client as clients
+from adapters.kubernetes import watch
+from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.names import Resource
+from adapters.kubernetes.problem import ApiError
+from bridge.model import failure
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pace:
+    """The pauses of a reflector, in seconds."""
+
+    first: float = 0.2
+    most: float = 15.0
+    settled: float = 5.0
+    """A stream that lived this long counts as healthy."""
+    watch: float = 290.0
+    """How long the server may keep a watch open."""
+    idle: float = 120.0
+    """A watch that is silent for longer is opened again."""
+
+
+class Reflector:
+    """One kind of object. `run` goes on until it is cancelled."""
+
+    def __init__(
+        self,
+        client: clients.Client,
+        resource: Resource,
+        cache: Cache,
+        *,
+        pace: Pace | None = None,
+        on_synced: Callable[[], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._cache = cache
+        self._pace = pace or Pace()
+        self._on_synced = on_synced
+        self._version = ""
+        self._pause = self._pace.first
+        self._listed = False
+        self.plural = resource.plural
+        self.sentence = f"{resource.plural} are not read yet"
+        """Empty while the cache is complete; else why it is not."""
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                if not self._version:
+                    await self._list()
+                started = loop.time()
+                await self._watch()
+                trouble = ""
+            except ApiError as error:
+                trouble = self._refused(error)
+            except failure.BridgeError as error:
+                trouble = str(error)
+            lived = loop.time() - started
+            if lived >= self._pace.settled:
+                self._pause = self._pace.first
+            if trouble:
+                log.warning("watching %s: %s; again in %.1f s", self._resource.plural, trouble, self._pause)
+            await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))
+            self._pause = min(self._pause * 2, self._pace.most)
+
+    def _refused(self, error: ApiError) -> str:
+        if error.expired:
+            self._version = ""
+            return "the position is too old, listing again"
+        if error.missing and self._resource.api_version.startswith("snapshot."):
+            hint = "install them: kubectl apply -f configs/kubernetes/crds"
+            self.sentence = f"the cluster has no {self._resource.plural} ({self._resource.api_version}); {hint}"
+            return self.sentence
+        if not self._listed:
+            self.sentence = f"{self._resource.plural} cannot be read: {error.message}"
+        return f"{error.status} {error.reason}: {error.message}"
+
+    async def _list(self) -> None:
+        """Read everything at one point in time. Objects are taken in page by page; what is missing goes at the end."""
+        places: dict[tuple[str, str], str] = {}
+        token, version = "", ""
+        while True:
+            page = await self._client.page(self._resource, token=token)
+            metadata = page.get("metadata") or {}
+            version = version or metadata.get("resourceVersion") or ""
+            for item in page.get("items") or ():
+                own = item["metadata"]
+                places[own.get("namespace", ""), own["name"]] = own.get("uid", "")
+                self._cache.fold(item)
+            token = metadata.get("continue") or ""
+            if not token:
+                break
+        self._cache.replace(places, version)
+        self._version = version
+        self._listed = True
+        self.sentence = ""
+        if self._on_synced is not None:
+            self._on_synced()
+
+    async def _watch(self) -> None:
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(int(self._pace.watch * random.uniform(0.9, 1.1)) or 1),
+        }
+        async with self._client.stream(self._resource, query, idle_seconds=self._pace.idle) as reader:
+            async for event in watch.events(reader):
+                metadata = event.object.get("metadata") or {}
+                version = metadata.get("resourceVersion") or ""
+                if event.kind == "DELETED":
+                    self._cache.forget(metadata.get("namespace", ""), metadata["name"], metadata.get("uid", ""))
+                elif event.kind in ("ADDED", "MODIFIED"):
+                    self._cache.fold(event.object)
+                if version:
+                    self._version = version

@@ -1,0 +1,120 @@
+"""The `Requests` port on VolumeSnapshot objects: read them, hold them, tell their owners, let them go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from adapters.kubernetes import names, status, translate
+from adapters.kubernetes.claims import ClaimHolds
+from adapters.kubernetes.events import Events
+from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, path
+from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.world import World
+from adapters.kubernetes.writer import Writer
+from bridge.model.failure import NotSyncedError
+from bridge.model.keys import Key, snapshot_key
+from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
+from bridge.ports.clock import Clock
+
+Object = dict[str, Any]
+
+
+class SnapshotRequests:
+    """The `Requests` port. It acts for the drivers that are ours and for no other."""
+
+    def __init__(
+        self, cluster: str, world: World, writer: Writer, *, events: Events, ownership: Ownership, clock: Clock
+    ) -> None:
+        self._cluster = cluster
+        self._world = world
+        self._writer = writer
+        self._events = events
+        self._ownership = ownership
+        self._clock = clock
+        self._claims = ClaimHolds(world, writer)
+
+    async def observe(self, key: Key) -> SnapshotRequest | None:
+        """The request as the caches have it; None when it is not there or another controller's business."""
+        if not self._world.synced:
+            raise NotSyncedError(f"cluster {self._cluster} is not read yet")
+        facts = self._world.facts(key.uid)
+        if facts is None or in_group(facts):
+            return None
+        request = translate.request(self._cluster, facts)
+        return request if self._ownership.ours(request.driver, key.uid) else None
+
+    async def hold(self, request: SnapshotRequest) -> None:
+        """Put our finalizers on the snapshot (and its default class, in the same write), then on its claim."""
+        facts = self._world.facts(request.key.uid)
+        if facts is None or facts.snapshot is None or is_deleting(facts.snapshot):
+            return
+        held = _held(facts)
+        if held is not None:
+            await self._writer.put(names.SNAPSHOTS, held)
+        claim = path(facts.snapshot, "spec", "source", "persistentVolumeClaimName")
+        if claim:
+            await self._claims.take(request.namespace, claim)
+
+    async def release(self, request: SnapshotRequest) -> None:
+        """Take our finalizers off: first the claim's, last the snapshot's."""
+        snapshot = self._world.snapshots.by_uid(request.key.uid)
+        if snapshot is None:
+            return
+        claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
+        if claim:
+            await self._claims.drop(request.namespace, claim, request.key.uid)
+        finalizers = list(snapshot["metadata"].get("finalizers") or ())
+        wanted = [finalizer for finalizer in finalizers if finalizer not in names.SNAPSHOT_FINALIZERS]
+        if wanted != finalizers:
+            metadata = {**snapshot["metadata"], "finalizers": wanted}
+            await self._writer.put(names.SNAPSHOTS, {**snapshot, "metadata": metadata})
+
+    async def publish(self, request: SnapshotRequest, told: SnapshotStatus) -> None:
+        """Write the status if it says something new, tell it once as an event, and let a needless hold go."""
+        snapshot = self._world.snapshots.by_uid(request.key.uid)
+        if snapshot is None or request.wish is Wish.GONE:
+            return
+        content = self._world.content_of(snapshot)
+        own = content if content is not None and is_bound(content, snapshot) else None
+        news = status.tell(snapshot, own, told, self._clock.now())
+        if news.status is not None:
+            snapshot = await self._writer.put(names.SNAPSHOTS, {**snapshot, "status": news.status}, status=True)
+        if news.reason and news.warning:
+            await self._events.warn(snapshot, news.reason, news.message)
+        elif news.reason:
+            await self._events.tell(snapshot, news.reason, news.message)
+        if told.state is SnapshotState.READY:
+            await self._drop_claim(request, snapshot)
+
+    async def keys(self) -> AsyncIterator[Key]:
+        """Every VolumeSnapshot's key."""
+        for snapshot in self._world.snapshots.all():
+            yield snapshot_key(self._cluster, snapshot["metadata"]["uid"])
+
+    async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
+        claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
+        if claim:
+            await self._claims.drop(request.namespace, claim, request.key.uid)
+
+
+def _held(facts: Facts) -> Object | None:
+    """The snapshot with our finalizers, and with its class where a default was chosen; None when it has them."""
+    snapshot = facts.snapshot
+    assert snapshot is not None
+    metadata = snapshot["metadata"]
+    finalizers = list(metadata.get("finalizers") or ())
+    if names.SOURCE_FINALIZER in finalizers:
+        return None
+    try:
+        klass = translate.choose_class(facts)
+    except translate.Trouble:
+        klass = None
+    finalizers.append(names.SOURCE_FINALIZER)
+    deletes = path(facts.content, "spec", "deletionPolicy") or (klass or {}).get("deletionPolicy")
+    if deletes == "Delete" and names.BOUND_FINALIZER not in finalizers:
+        finalizers.append(names.BOUND_FINALIZER)
+    held = {**snapshot, "metadata": {**metadata, "finalizers": finalizers}}
+    if klass is not None and not facts.class_name:
+        held["spec"] = {**snapshot["spec"], "volumeSnapshotClassName": klass["metadata"]["name"]}
+    return held

@@ -1,0 +1,45 @@
+"""Settings of one Kubernetes cluster. Read at the start of every command, so it may import nothing heavy."""
+
+from __future__ import annotations
+
+import pydantic
+
+
+class Settings(pydantic.BaseModel):
+    """How to reach the cluster, and for which drivers this process may act."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    kubeconfig: str = ""
+    """A kubeconfig file; empty takes $KUBECONFIG or the user's default file."""
+    context: str = ""
+    """A context of it; empty takes the current one."""
+    in_cluster: bool = False
+    """Use the service account of the pod that this runs in."""
+    proxy: str = ""
+    """An HTTP proxy for the API server. The proxy variables of the environment are not read."""
+    connections: int = pydantic.Field(default=64, ge=4, le=1024)
+    """Most connections to the API server at once; watches included."""
+    request_timeout_seconds: float = pydantic.Field(default=30.0, gt=0, le=300)
+    drivers: list[str] = []
+    """Act for these drivers only. Empty: for every driver whose plugin this process holds."""
+    lease_check_seconds: float = pydantic.Field(default=10.0, gt=0, le=300)
+    """How often to look whether another controller holds a driver's lease."""
+    foreign_quiet_seconds: float = pydantic.Field(default=300.0, ge=0, le=86400)
+    """For how long a driver is left alone after another controller was seen to create a snapshot for it."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_way_in(self) -> Settings:
+        if self.in_cluster and (self.kubeconfig or self.context):
+            raise ValueError("in_cluster and kubeconfig (or context) exclude each other; remove one of them")
+        return self
+
+    @pydantic.field_validator("drivers")
+    @classmethod
+    def _driver_names(cls, drivers: list[str]) -> list[str]:
+        for name in drivers:
+            if not name or len(name) > 63 or name != name.strip():
+                raise ValueError(f"{name[:80]!r} is no CSI driver name (1 to 63 characters)")
+        if len(set(drivers)) != len(drivers):
+            raise ValueError("a driver is named twice")
+        return drivers

@@ -1,0 +1,309 @@
+"""Content object <-> record. Pure: it builds and reads objects, and writes none.
+
+The content is the record: handle and readiness in its status, the open note in two annotations (upstream's
+mark, and ours with all that an identical repeat needs), the policy in its spec.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any
+
+import orjson
+
+from adapters.kubernetes import names, templates, translate
+from adapters.kubernetes.facts import Facts, is_deleting, path, snapshot_of_reference
+from bridge.model.failure import Failure, FailureKind
+from bridge.model.secret import NO_SECRET, SecretRef
+from bridge.model.snapshot import HandleSource, Note, Record, VolumeSource
+
+Object = dict[str, Any]
+
+_PREFIXES = (
+    "Failed to create snapshot: ",
+    "Failed to check and update snapshot content: ",
+    "Failed to delete snapshot: ",
+)
+
+
+@dataclasses.dataclass(slots=True)
+class Memory:
+    """What of a record lives in this process only: it may be lost, at the price of one early retry."""
+
+    failure: Failure | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    polls: int = 0
+    unsure: bool = False
+    condemned: bool = False
+    deleted: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is lost by forgetting it."""
+        return self == Memory()
+
+
+def remember(record: Record) -> Memory:
+    """The part of a record that no object keeps."""
+    return Memory(
+        failure=record.failure,
+        failures=record.failures,
+        retry_at=record.retry_at,
+        polls=record.polls,
+        unsure=record.note is not None and record.note_open and record.note.unsure,
+        condemned=record.condemned,
+        deleted=record.deleted,
+    )
+
+
+def rfc3339(seconds: float) -> str:
+    """An instant as the API server writes it: UTC, whole seconds."""
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def failure_text(failure: Failure, *, handle: str, deleting: bool) -> str:
+    """What a status says of a failed plugin call; begins as upstream's texts do."""
+    prefix = _PREFIXES[2] if deleting else _PREFIXES[1] if handle else _PREFIXES[0]
+    return f"{prefix}{failure}"
+
+
+def new_content(record: Record, facts: Facts) -> Object:
+    """The content of a dynamic snapshot, complete in one write: bound, held, with the note open."""
+    snapshot = facts.snapshot
+    assert snapshot is not None
+    assert isinstance(record.source, VolumeSource)
+    metadata = snapshot["metadata"]
+    notes: dict[str, str] = {}
+    if record.secrets.delete:
+        namespace, _, name = record.secrets.delete.locator.partition("/")
+        notes[names.DELETION_SECRET_NAME] = name
+        notes[names.DELETION_SECRET_NAMESPACE] = namespace
+    spec: Object = {
+        "volumeSnapshotRef": reference(metadata),
+        "source": {"volumeHandle": record.source.handle},
+        "volumeSnapshotClassName": class_name(facts),
+        "deletionPolicy": record.policy.value,
+        "driver": record.driver,
+    }
+    mode = path(facts.volume, "spec", "volumeMode")
+    if mode:
+        spec["sourceVolumeMode"] = mode
+    content: Object = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.CONTENTS.kind,
+        "metadata": {
+            "name": names.content_name(facts.uid),
+            "finalizers": [names.CONTENT_FINALIZER],
+            "annotations": notes,
+        },
+        "spec": spec,
+    }
+    return with_note(content, record) or content
+
+
+def bound_content(content: Object, facts: Facts) -> Object:
+    """A pre-provisioned content, bound to its VolumeSnapshot."""
+    snapshot = facts.snapshot
+    assert snapshot is not None
+    bound = {**content, "spec": {**content["spec"]}}
+    bound["spec"]["volumeSnapshotRef"] = {
+        **bound["spec"]["volumeSnapshotRef"],
+        **reference(snapshot["metadata"]),
+    }
+    named = path(snapshot, "spec", "volumeSnapshotClassName")
+    if named:
+        bound["spec"]["volumeSnapshotClassName"] = named
+    return _with_finalizer(bound)
+
+
+def reference(metadata: Object) -> Object:
+    """A reference to a VolumeSnapshot."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.SNAPSHOTS.kind,
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+
+
+def class_name(facts: Facts) -> str:
+    """The class that the content is to name. Raises translate.Trouble as `choose_class` does."""
+    klass = translate.choose_class(facts)
+    assert klass is not None
+    return str(klass["metadata"]["name"])
+
+
+def with_note(content: Object, record: Record) -> Object | None:
+    """The content with its marks as the record wants them; None when they are so already."""
+    notes = dict(content["metadata"].get("annotations") or {})
+    before = dict(notes)
+    if record.note_open and record.note is not None:
+        if names.BEING_CREATED not in notes:
+            notes[names.BEING_CREATED] = "yes"
+            notes[names.INTENT] = _intent_text(record.note, record.secrets.inspect)
+    else:
+        notes.pop(names.BEING_CREATED, None)
+        if record.ready or record.note is None:
+            notes.pop(names.INTENT, None)
+    held = content if is_deleting(content) or not record.note_open else _with_finalizer(content)
+    if notes == before and held is content:
+        return None
+    return {**held, "metadata": {**held["metadata"], "annotations": notes}}
+
+
+def with_status(content: Object, record: Record, now: float) -> Object | None:
+    """The content with its status as the record wants it; None when nothing changes.
+
+    An error stays until there is a success to report: a retry does not clear what its failure would write again.
+    """
+    if record.deleted:
+        return None
+    before = content.get("status") or {}
+    status = dict(before)
+    if record.handle:
+        status["snapshotHandle"] = record.handle
+        status["readyToUse"] = record.ready
+        if record.failure is None:
+            status.pop("error", None)
+    if record.cut_at_ns is not None:
+        status["creationTime"] = record.cut_at_ns
+    if record.size_bytes:
+        status["restoreSize"] = record.size_bytes
+    if record.failure is not None:
+        text = failure_text(record.failure, handle=record.handle, deleting=is_deleting(content))
+        status["readyToUse"] = record.ready
+        if path(before, "error", "message") != text:
+            status["error"] = {"message": text, "time": rfc3339(now)}
+    return None if status == before else {**content, "status": status}
+
+
+def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
+    """The record that a content keeps."""
+    spec, status = content["spec"], content.get("status") or {}
+    source = translate.content_source(content)
+    bound = bool(snapshot_of_reference(content))
+    handle = str(status.get("snapshotHandle") or "")
+    if not handle and bound and isinstance(source, HandleSource):
+        handle = source.handle
+    note = _note_of(facts, content)
+    own = memory or Memory(failure=_failure_of(status))
+    if note is not None and own.unsure:
+        note = dataclasses.replace(note, unsure=True)
+    marked = names.BEING_CREATED in (content["metadata"].get("annotations") or {})
+    secrets = translate.annotated_secrets(content)
+    inspect = _inspect_secret(facts, content)
+    return Record(
+        driver=spec["driver"],
+        source=source,
+        snapshot_name=note.snapshot_name if note else names.snapshot_name(facts.uid),
+        policy=translate.policy_of(spec),
+        secrets=dataclasses.replace(secrets, inspect=inspect or secrets.inspect),
+        note=note,
+        note_open=marked and note is not None and not handle,
+        handle=handle,
+        ready=bool(status.get("readyToUse")) and bool(handle),
+        size_bytes=status.get("restoreSize"),
+        cut_at_ns=status.get("creationTime"),
+        group=str(status.get("volumeGroupSnapshotHandle") or ""),
+        failure=own.failure,
+        failures=own.failures,
+        retry_at=own.retry_at,
+        polls=own.polls,
+        condemned=own.condemned,
+        deleted=own.deleted,
+        version=content["metadata"]["resourceVersion"],
+    )
+
+
+def may_delete_alone(content: Object) -> bool:
+    """Whether a content without its VolumeSnapshot is to be deleted: only when it says so itself."""
+    if not is_deleting(content):
+        return False
+    if not snapshot_of_reference(content) and path(content, "spec", "source", "snapshotHandle"):
+        return True
+    return names.BEING_DELETED in (content["metadata"].get("annotations") or {})
+
+
+def _with_finalizer(content: Object) -> Object:
+    finalizers = list(content["metadata"].get("finalizers") or ())
+    if names.CONTENT_FINALIZER in finalizers:
+        return content
+    return {**content, "metadata": {**content["metadata"], "finalizers": [*finalizers, names.CONTENT_FINALIZER]}}
+
+
+def _intent_text(note: Note, inspect: SecretRef) -> str:
+    value = {
+        "name": note.snapshot_name,
+        "volume": note.volume_handle,
+        "parameters": dict(note.parameters),
+        "secret": str(note.secret),
+        "inspectSecret": str(inspect),
+        "writer": note.writer,
+    }
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _intent(content: Object) -> Object | None:
+    text = (content["metadata"].get("annotations") or {}).get(names.INTENT)
+    if not text:
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) and value.get("name") and value.get("volume") else None
+
+
+def _note_of(facts: Facts, content: Object) -> Note | None:
+    """The note as it was written; from upstream's mark alone, as upstream would repeat the call."""
+    volume = path(content, "spec", "source", "volumeHandle")
+    intent = _intent(content)
+    if intent is not None:
+        try:
+            secret = SecretRef.parse(str(intent.get("secret") or ""))
+        except ValueError:
+            secret = NO_SECRET
+        return Note(
+            snapshot_name=str(intent["name"]),
+            volume_handle=str(intent["volume"]),
+            parameters={str(key): str(value) for key, value in (intent.get("parameters") or {}).items()},
+            secret=secret,
+            writer=str(intent.get("writer") or ""),
+        )
+    if not volume or names.BEING_CREATED not in (content["metadata"].get("annotations") or {}):
+        return None
+    try:
+        parameters = templates.driver_parameters((facts.klass or {}).get("parameters") or {})
+    except templates.TemplateError:
+        parameters = {}
+    return Note(
+        snapshot_name=names.snapshot_name(facts.uid),
+        volume_handle=volume,
+        parameters=parameters,
+        secret=translate.annotated_secrets(content).create,
+        unsure=True,
+    )
+
+
+def _inspect_secret(facts: Facts, content: Object) -> SecretRef:
+    """The list secret: from our note while there is one, else from the class while there is one."""
+    intent = _intent(content)
+    try:
+        if intent is not None:
+            return SecretRef.parse(str(intent.get("inspectSecret") or ""))
+        given = (facts.klass or {}).get("parameters") or {}
+        return templates.secrets(given, templates.Names(content["metadata"]["name"])).inspect
+    except (templates.TemplateError, ValueError):
+        return NO_SECRET
+
+
+def _failure_of(status: Object) -> Failure | None:
+    text = str(path(status, "error", "message") or "")
+    if not text:
+        return None
+    for prefix in _PREFIXES:
+        text = text.removeprefix(prefix)
+    return Failure(FailureKind.UNSURE, "", text)

@@ -1,0 +1,239 @@
+"""The cluster as we know it: five caches with the indexes that keep the cost of an event from growing.
+
+It looks things up and says which snapshots an event concerns. It decides nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from adapters.kubernetes import names, trim
+from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.facts import Facts, is_ready, is_settled, path, snapshot_of_reference, static_content
+
+Object = dict[str, Any]
+
+STATIC = "content:"
+"""The uid of a key that is a content's own: one that no VolumeSnapshot has ever been bound to."""
+
+
+class World:
+    """Everything the cluster told us. All look-ups return copies."""
+
+    def __init__(self) -> None:
+        self.snapshots = Cache(
+            trim.whole,
+            {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
+             "holding-claim": _holding_claim},
+        )  # fmt: skip
+        self.contents = Cache(trim.whole, {"by-snapshot": _by_snapshot})
+        self.classes = Cache(trim.whole, {"default": _default_classes})
+        self.claims = Cache(trim.claim, {"restoring": _restoring})
+        self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
+
+    @property
+    def caches(self) -> dict[names.Resource, Cache]:
+        """Each kind and its cache."""
+        return {
+            names.SNAPSHOTS: self.snapshots,
+            names.CONTENTS: self.contents,
+            names.CLASSES: self.classes,
+            names.CLAIMS: self.claims,
+            names.VOLUMES: self.volumes,
+        }
+
+    @property
+    def synced(self) -> bool:
+        """Whether every kind has been read in full since the start."""
+        return all(cache.synced for cache in self.caches.values())
+
+    # -- looking up ----------------------------------------------------------------------------------------
+
+    def facts(self, uid: str) -> Facts | None:
+        """All that one snapshot's translation needs; None when nothing is known of it."""
+        if uid.startswith(STATIC):
+            content = self.contents.get("", uid.removeprefix(STATIC))
+            return None if content is None else Facts(uid=uid, content=content)
+        snapshot = self.snapshots.by_uid(uid)
+        if snapshot is None:
+            content = self.orphan_content(uid)
+            return None if content is None else Facts(uid=uid, content=content, klass=self.class_of(content))
+        content = self.content_of(snapshot)
+        claim, volume = self._source(snapshot)
+        class_name = path(snapshot, "spec", "volumeSnapshotClassName") or ""
+        if not class_name and content is not None:
+            class_name = path(content, "spec", "volumeSnapshotClassName") or ""
+        driver = path(volume, "spec", "csi", "driver") if volume else ""
+        metadata = snapshot["metadata"]
+        return Facts(
+            uid=uid,
+            snapshot=snapshot,
+            content=content,
+            claim=claim,
+            volume=volume,
+            class_name=class_name,
+            klass=self.classes.get("", class_name) if class_name else None,
+            defaults=tuple(self.classes.find("default", driver)) if driver and not class_name else (),
+            restoring=self.restoring(metadata["namespace"], metadata["name"]),
+        )
+
+    def content_of(self, snapshot: Object) -> Object | None:
+        """The content that this VolumeSnapshot names or would name; whether it points back is another question."""
+        return self.contents.get("", self.content_name(snapshot))
+
+    def content_name(self, snapshot: Object) -> str:
+        """What its content is called."""
+        return static_content(snapshot) or names.content_name(snapshot["metadata"]["uid"])
+
+    def orphan_content(self, uid: str) -> Object | None:
+        """A content that points to this uid."""
+        found = self.contents.find("by-snapshot", uid)
+        return found[0] if found else None
+
+    def class_of(self, content: Object) -> Object | None:
+        """The class that the content names, if it still exists."""
+        name = path(content, "spec", "volumeSnapshotClassName")
+        return self.classes.get("", name) if name else None
+
+    def restoring(self, namespace: str, name: str) -> tuple[str, ...]:
+        """The claims ("namespace/name") that wait to be filled from this snapshot."""
+        found = self.claims.find("restoring", f"{namespace}/{name}")
+        return tuple(f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found)
+
+    def claim_is_held_for_others(self, namespace: str, claim: str, uid: str) -> bool:
+        """Whether another snapshot of this claim is under way."""
+        holding = self.snapshots.find("holding-claim", f"{namespace}/{claim}")
+        return any(item["metadata"]["uid"] != uid for item in holding)
+
+    def _source(self, snapshot: Object) -> tuple[Object | None, Object | None]:
+        claim_name = path(snapshot, "spec", "source", "persistentVolumeClaimName")
+        if not claim_name:
+            return None, None
+        claim = self.claims.get(snapshot["metadata"]["namespace"], claim_name)
+        volume_name = path(claim, "spec", "volumeName") if claim else ""
+        return claim, self.volumes.get("", volume_name) if volume_name else None
+
+    # -- which snapshots are concerned -----------------------------------------------------------------------
+
+    def uids(self) -> Iterator[str]:
+        """Every snapshot, and every content that has none."""
+        for snapshot in self.snapshots.all():
+            yield snapshot["metadata"]["uid"]
+        yield from self.lone_uids()
+
+    def lone_uids(self) -> Iterator[str]:
+        """The contents whose VolumeSnapshot is not there."""
+        for content in self.contents.all():
+            uid = content_uid(content)
+            if uid.startswith(STATIC) or self.snapshots.by_uid(uid) is None:
+                yield uid
+
+    def open_uids(self) -> Iterator[str]:
+        """The snapshots that still need or may need work."""
+        for snapshot in self.snapshots.all():
+            if not is_settled(snapshot, self.content_of(snapshot)):
+                yield snapshot["metadata"]["uid"]
+        for content in self.contents.all():
+            if content["metadata"].get("deletionTimestamp"):
+                yield content_uid(content)
+
+    def listen(self, wake: Callable[[str], None]) -> None:
+        """Call `wake` with the uid of each snapshot that a change may concern."""
+
+        def listener(uids: Callable[[Object], Iterable[str]]) -> Callable[[Object | None, Object | None], None]:
+            def changed(before: Object | None, after: Object | None) -> None:
+                if not self.synced:
+                    return
+                for uid in {uid for item in (before, after) if item is not None for uid in uids(item)}:
+                    wake(uid)
+
+            return changed
+
+        self.snapshots.listen(listener(lambda item: (item["metadata"]["uid"],)))
+        self.contents.listen(listener(self._uids_of_content))
+        self.classes.listen(listener(self._uids_of_class))
+        self.claims.listen(listener(self._uids_of_claim))
+        self.volumes.listen(listener(self._uids_of_volume))
+
+    def _uids_of_content(self, content: Object) -> Iterable[str]:
+        yield content_uid(content)
+        for snapshot in self.snapshots.find("open-by-content", content["metadata"]["name"]):
+            yield snapshot["metadata"]["uid"]
+
+    def _uids_of_class(self, klass: Object) -> Iterable[str]:
+        for name in (klass["metadata"]["name"], ""):
+            for snapshot in self.snapshots.find("open-by-class", name):
+                yield snapshot["metadata"]["uid"]
+
+    def _uids_of_claim(self, claim: Object) -> Iterable[str]:
+        metadata = claim["metadata"]
+        for snapshot in self.snapshots.find("open-by-claim", f"{metadata['namespace']}/{metadata['name']}"):
+            yield snapshot["metadata"]["uid"]
+        for reference in _restoring(claim):
+            snapshot = self.snapshots.get(*reference.split("/", 1))
+            if snapshot is not None and snapshot["metadata"].get("deletionTimestamp"):
+                yield snapshot["metadata"]["uid"]
+
+    def _uids_of_volume(self, volume: Object) -> Iterable[str]:
+        reference = path(volume, "spec", "claimRef") or {}
+        for snapshot in self.snapshots.find("open-by-claim", f"{reference.get('namespace')}/{reference.get('name')}"):
+            yield snapshot["metadata"]["uid"]
+
+
+def content_uid(content: Object) -> str:
+    """The uid of a content's key: its VolumeSnapshot's, or its own name when it has never been bound."""
+    return snapshot_of_reference(content) or STATIC + content["metadata"]["name"]
+
+
+def _claim_key(snapshot: Object) -> str:
+    claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
+    return f"{snapshot['metadata']['namespace']}/{claim}" if claim else ""
+
+
+def _open_by_claim(snapshot: Object) -> Iterable[str]:
+    key = _claim_key(snapshot)
+    return (key,) if key and not is_ready(snapshot) else ()
+
+
+def _holding_claim(snapshot: Object) -> Iterable[str]:
+    """A snapshot holds its claim from the hold until it is ready or let go."""
+    held = names.SOURCE_FINALIZER in (snapshot["metadata"].get("finalizers") or ())
+    return _open_by_claim(snapshot) if held else ()
+
+
+def _open_by_class(snapshot: Object) -> Iterable[str]:
+    return () if is_ready(snapshot) else (path(snapshot, "spec", "volumeSnapshotClassName") or "",)
+
+
+def _open_by_content(snapshot: Object) -> Iterable[str]:
+    content = static_content(snapshot)
+    return (content,) if content and not is_ready(snapshot) else ()
+
+
+def _by_snapshot(content: Object) -> Iterable[str]:
+    uid = snapshot_of_reference(content)
+    return (uid,) if uid else ()
+
+
+def _default_classes(klass: Object) -> Iterable[str]:
+    marked = (klass["metadata"].get("annotations") or {}).get(names.DEFAULT_CLASS) == "true"
+    return (str(klass.get("driver") or ""),) if marked else ()
+
+
+def _by_handle(volume: Object) -> Iterable[str]:
+    csi = path(volume, "spec", "csi") or {}
+    return (f"{csi.get('driver')}/{csi.get('volumeHandle')}",) if csi else ()
+
+
+def _restoring(claim: Object) -> Iterable[str]:
+    """The snapshots ("namespace/name") that a Pending claim waits for."""
+    if path(claim, "status", "phase") not in (None, "", "Pending"):
+        return ()
+    own = claim["metadata"]["namespace"]
+    found = []
+    for field in ("dataSource", "dataSourceRef"):
+        source = path(claim, "spec", field) or {}
+        if source.get("kind") == names.SNAPSHOTS.kind and source.get("apiGroup") == names.GROUP:
+            found.append(f"{source.get('namespace') or own}/{source.get('name')}")
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,97 @@
+"""Writes with preconditions, whose answers are folded into the caches at once.
+
+A write that meets a newer object changes nothing: the object is read anew and ConflictError is raised, so that
+the next pass sees the world as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.names import Resource
+from adapters.kubernetes.problem import ApiError, as_bridge_error
+from adapters.kubernetes.world import World
+from bridge.model import failure
+
+Object = dict[str, Any]
+
+
+class Writer:
+    """One cluster's writes."""
+
+    def __init__(self, client: Client, world: World) -> None:
+        self._client = client
+        self._caches = world.caches
+
+    async def put(self, resource: Resource, body: Object, *, status: bool = False) -> Object:
+        """Replace an object that we read; its resourceVersion is the precondition."""
+        metadata = body["metadata"]
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        try:
+            answer = await self._client.put(resource, body, status=status)
+        except ApiError as error:
+            raise await self._after(error, resource, namespace, name) from error
+        self._caches[resource].fold(answer)
+        return answer
+
+    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
+        """Create an object; ConflictError when it exists already, which is then known."""
+        try:
+            answer = await self._client.create(resource, namespace, body)
+        except ApiError as error:
+            raise await self._after(error, resource, namespace, body["metadata"]["name"]) from error
+        self._caches[resource].fold(answer)
+        return answer
+
+    async def merge_patch(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
+        """Merge into an object; give its resourceVersion in `body`."""
+        try:
+            answer = await self._client.merge_patch(resource, namespace, name, body)
+        except ApiError as error:
+            raise await self._after(error, resource, namespace, name) from error
+        self._caches[resource].fold(answer)
+        return answer
+
+    async def delete(self, resource: Resource, item: Object, *, exact: bool = True) -> Object | None:
+        """Delete an object if it is still that one (`exact`: still in that version).
+
+        Returns it with its deletion timestamp, or None when it is gone.
+        """
+        metadata = item["metadata"]
+        namespace, name, uid = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
+        version = metadata["resourceVersion"] if exact else ""
+        try:
+            answer = await self._client.delete(resource, namespace, name, uid=uid, resource_version=version)
+        except ApiError as error:
+            if error.missing:
+                self._caches[resource].forget(namespace, name, uid)
+                return None
+            raise await self._after(error, resource, namespace, name) from error
+        if answer.get("kind") == "Status" or not (answer.get("metadata") or {}).get("finalizers"):
+            self._caches[resource].forget(namespace, name, uid)
+            return None
+        self._caches[resource].fold(answer)
+        return answer
+
+    async def refresh(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """Read one object anew; None when it is gone."""
+        cache = self._caches[resource]
+        known = cache.get(namespace, name)
+        try:
+            answer = await self._client.get(resource, namespace, name)
+        except ApiError as error:
+            if not error.missing:
+                raise as_bridge_error(error, f"reading {resource.kind} {name}") from error
+            if known is not None:
+                cache.forget(namespace, name, known["metadata"]["uid"])
+            return None
+        cache.fold(answer)
+        return answer
+
+    async def _after(self, error: ApiError, resource: Resource, namespace: str, name: str) -> failure.BridgeError:
+        what = f"writing {resource.kind} {f'{namespace}/' if namespace else ''}{name}"
+        if error.missing or error.conflict:
+            await self.refresh(resource, namespace, name)
+            return failure.ConflictError(f"{what}: {error.message}")
+        return as_bridge_error(error, what)
