@@ -7,6 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from bridge.api import fields
 
+DEFAULT_NAMESPACE = "default"
+
 
 class Body(BaseModel):
     """A JSON body: camelCase keys, no conversion of types."""
@@ -37,7 +39,7 @@ class SnapshotBody(Body):
 
     name: fields.RequiredName
     cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")
-    namespace: fields.Name = ""
+    namespace: fields.Name = DEFAULT_NAMESPACE
     volume: fields.VolumeName = ""
     adopt_handle: fields.Text = Field("", description="The CSI snapshot_id of a snapshot that exists.")
     driver: fields.Name = ""
@@ -52,7 +54,7 @@ class RestoreBody(Body):
     """A new volume from a ready snapshot. What is left out is taken over from the source volume."""
 
     name: fields.RequiredName
-    namespace: fields.Name = ""
+    namespace: fields.Name = Field("", description="Empty: the snapshot's own.")
     capacity_bytes: fields.Capacity = Field(0, description="0: as large as the source.")
     parameters: fields.TextMap = {}
 

@@ -37,7 +37,7 @@ def envelope(gate: Gate, measures: Measures) -> Middleware:
         except problems.Problem as problem:
             response = problem.response(request_id)
         except BridgeError as error:
-            meant = problems.of_error(error)
+            meant = problems.of_error(error, json_names=request.method == "POST")
             if meant.status == 500:
                 log.exception("request failed", extra={"request_id": request_id})
             response = meant.response(request_id)

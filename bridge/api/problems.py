@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import orjson
 from aiohttp import web
+from pydantic.alias_generators import to_camel
 
 from bridge.model import failure
 
@@ -97,14 +98,15 @@ class Problem(Exception):
         return web.Response(status=self.status, body=body, headers=self.headers, content_type=CONTENT_TYPE)
 
 
-def of_error(error: failure.BridgeError) -> Problem:
-    """The problem that one of our own errors means."""
+def of_error(error: failure.BridgeError, *, json_names: bool = False) -> Problem:
+    """The problem that one of our own errors means; `json_names`: its field is one of a JSON body."""
     status = BY_CODE.get(error.code, 0)
     if not status:
         status = next((found for kind, found in BY_ERROR if isinstance(error, kind)), 500)
     if status == 500:
         return internal()
-    fields = (FieldProblem(error.field, error.message, error.hint),) if error.field else ()
+    field = to_camel(error.field) if json_names and "_" in error.field else error.field
+    fields = (FieldProblem(field, error.message, error.hint),) if field else ()
     return Problem(status, error.message, code=error.code, hint=error.hint, fields=fields)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from bridge.api import wire
 from bridge.api.operations import WAITERS
 from bridge.api.settings import ApiSettings
 from bridge.model.failure import BridgeError, InvalidError, UnavailableError
@@ -30,21 +31,25 @@ async def serve(
     On cancel: no new connections, blocking queries answer at once, the others get `shutdown_seconds`.
     """
     context = _tls(settings)
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=settings.shutdown_seconds)
+    made: list[pathlib.Path] = []
+    runner = wire.Runner(app, handle_signals=False, access_log=None, shutdown_timeout=settings.shutdown_seconds)
     await runner.setup()
     try:
-        addresses = await _listen(runner, settings, context)
+        addresses = await _listen(runner, settings, context, made)
         log.info("api listens", extra={"addresses": addresses})
         started(addresses)
         await asyncio.Event().wait()
     finally:
         app[WAITERS].stopping.set()
         await runner.cleanup()
-        if settings.unix_socket:
-            await asyncio.to_thread(pathlib.Path(settings.unix_socket).unlink, missing_ok=True)
+        for path in made:  # only our own: another service's socket stays
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
-async def _listen(runner: web.AppRunner, settings: ApiSettings, context: ssl.SSLContext | None) -> list[str]:
+async def _listen(
+    runner: web.AppRunner, settings: ApiSettings, context: ssl.SSLContext | None, made: list[pathlib.Path]
+) -> list[str]:
+    """Start every listener; sockets that were made are added to `made`."""
     addresses: list[str] = []
     if settings.host:
         site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)
@@ -56,7 +61,9 @@ async def _listen(runner: web.AppRunner, settings: ApiSettings, context: ssl.SSL
         host, port = runner.addresses[0][:2]
         addresses.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
     if settings.unix_socket:
-        await _listen_on_socket(runner, pathlib.Path(settings.unix_socket))
+        path = pathlib.Path(settings.unix_socket)
+        await _listen_on_socket(runner, path)
+        made.append(path)
         addresses.append(f"unix:{settings.unix_socket}")
     return addresses
 

@@ -12,14 +12,14 @@ from bridge.model.failure import InvalidError, UnavailableError
 from bridge.ports.identity import Caller
 
 SHORTEST_TOKEN = 16
-LOOK_SECONDS = 1.0
 DEFAULT_NAME = "token"
 
 
 class TokenFile:
     """An Authenticator. A line is `TOKEN` or `NAME TOKEN`; several lines are several callers, or a rotation."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, look_seconds: float = 1.0) -> None:
+        self._look_seconds = look_seconds
         self._path = pathlib.Path(path)
         self._seen: tuple[int, int, int] | None = None
         self._looked_at = 0.0
@@ -49,7 +49,7 @@ class TokenFile:
     async def check(self, bearer: str) -> Caller | None:
         """The caller of this token; None when no line has it."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS or self._seen is None:
+        if now - self._looked_at >= self._look_seconds or self._seen is None:
             await asyncio.to_thread(self.load)
             self._looked_at = now
         digest = _digest(bearer)

@@ -1,0 +1,157 @@
+"""Listening: addresses, unix sockets, TLS with client certificates, what is no HTTP, and stopping."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import stat
+import threading
+import time
+
+import pytest
+
+from bridge.api.settings import ApiSettings
+from bridge.model.failure import InvalidError, UnavailableError
+from tests.support.api import running
+from tests.support.certificates import Authority
+from tests.support.desk import MemoryDesk
+
+
+def _ask(url: str, path: str, **options) -> tuple[int, dict]:
+    scheme, _, place = url.partition("://")
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    headers = options.pop("headers", {})
+    connection = kind(place, timeout=10, **options)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    connection.close()
+    return answer.status, body
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"hello\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + b"s3cret" * 4000 + b"\r\n\r\n",
+    ],
+    ids=["no HTTP", "long path", "long header"],
+)
+def test_what_is_no_http_is_a_problem_too_and_is_quoted_nowhere(raw, caplog):
+    with running() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as link:
+            link.sendall(raw)
+            answer = b""
+            while part := link.recv(65536):
+                answer += part
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert b"application/problem+json" in answer
+    for text in (answer.decode(), caplog.text):
+        assert "s3cret" not in text
+        assert "xxxx" not in text
+
+
+def test_a_unix_socket_serves_its_owner_only_and_is_removed(tmp_path):
+    path = tmp_path / "api.sock"
+    settings = ApiSettings(host="", unix_socket=str(path))
+    with running(settings=settings) as server:
+        assert server.addresses == (f"unix:{path}",)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(str(path))
+            link.sendall(b"GET /v1/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert b'"name":"local"' in link.recv(65536)
+        with pytest.raises(InvalidError, match="another service answers"), running(settings=settings):
+            pass
+    assert not path.exists()
+
+
+def test_a_socket_left_by_a_crash_is_replaced_and_a_file_is_not(tmp_path):
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as link:
+        link.bind(str(path))
+    with running(settings=ApiSettings(host="", unix_socket=str(path))):
+        pass
+    path.write_text("precious")
+    with pytest.raises(UnavailableError), running(settings=ApiSettings(host="", unix_socket=str(path))):
+        pass
+    assert path.read_text() == "precious"
+
+
+def test_a_taken_port_is_an_error_that_names_it():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UnavailableError, match=str(port)), running(settings=ApiSettings(port=port)):
+            pass
+
+
+def test_client_certificates_are_callers_and_strangers_are_not(tmp_path):
+    authority = Authority(tmp_path)
+    server_cert = authority.issue("127.0.0.1", server=True)
+    alice, mallory = authority.issue("alice"), authority.issue("mallory")
+    settings = ApiSettings(
+        port=0,
+        tls_cert_file=server_cert.cert,
+        tls_key_file=server_cert.key,
+        client_ca_file=authority.ca,
+        client_names=frozenset({"alice"}),
+    )
+    with running(settings=settings) as server:
+
+        def whoami(identity) -> tuple[int, dict]:
+            context = ssl.create_default_context(cafile=authority.ca)
+            if identity is not None:
+                context.load_cert_chain(identity.cert, identity.key)
+            return _ask(server.url, "/v1/whoami", context=context)
+
+        assert whoami(alice)[1]["name"] == "alice"
+        assert whoami(mallory)[0] == 401
+        assert whoami(None)[0] == 401
+
+
+def test_torn_tls_files_are_an_error_and_nothing_listens(tmp_path):
+    torn = tmp_path / "torn.pem"
+    torn.write_text("no certificate")
+    settings = ApiSettings(port=0, tls_cert_file=str(torn), tls_key_file=str(torn))
+    with pytest.raises(InvalidError, match="TLS files"), running(settings=settings):
+        pass
+
+
+def test_stopping_sends_those_who_wait_home_with_what_is_known():
+    desk = MemoryDesk(by_hand=True)
+    found: list[tuple[int, dict]] = []
+    with running(desk) as server:
+        operation = _create(server.url)
+        path = f"/v1/operations/{operation['id']}?wait=60s&index={operation['version']}"
+        thread = threading.Thread(target=lambda: found.append(_ask(server.url, path)))
+        thread.start()
+        deadline = time.monotonic() + 5
+        while "wait_operation" not in desk.calls and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+    thread.join(5)
+    assert time.monotonic() - began < 5
+    assert found[0][0] == 200
+    assert found[0][1]["state"] == "running"
+
+
+def test_the_waiters_are_bounded():
+    desk = MemoryDesk(by_hand=True)
+    with running(desk, settings=ApiSettings(port=0, waiters_limit=0, shutdown_seconds=1)) as server:
+        operation = _create(server.url)
+        status, body = _ask(server.url, f"/v1/operations/{operation['id']}?wait=60s&index={operation['version']}")
+        assert (status, body["code"], body["retryable"]) == (429, "RESOURCE_EXHAUSTED", True)
+
+
+def _create(url: str) -> dict:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    body = json.dumps({"name": "a", "volume": "db"})
+    connection.request("POST", "/v1/snapshots", body, {"Content-Type": "application/json"})
+    found = json.loads(connection.getresponse().read())
+    connection.close()
+    return found["operation"]
