@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
+import pathlib
 from typing import Any, Protocol
 
 import aiohttp
@@ -59,8 +59,8 @@ class Connection:
 
 async def open_connection(settings: Settings) -> Connection:
     """Read the configuration and open the pool. InvalidError names what is wrong with the configuration."""
-    from kubernetes.aio.client import configuration as configurations  # noqa: PLC0415 - heavy, only when needed
-    from kubernetes.aio.client import rest  # noqa: PLC0415
+    from kubernetes.aio.client import configuration as configurations
+    from kubernetes.aio.client import rest
 
     configuration = configurations.Configuration()
     try:
@@ -86,18 +86,24 @@ async def open_connection(settings: Settings) -> Connection:
 
 
 async def _load(settings: Settings, configuration: Any) -> None:
-    from kubernetes.aio import config  # noqa: PLC0415
+    from kubernetes.aio import config
 
     if settings.in_cluster:
         config.load_incluster_config(client_configuration=configuration)
         return
-    path = os.path.expanduser(settings.kubeconfig) or None
-    if path is not None and not os.path.exists(path):
-        raise FileNotFoundError(f"{path} does not exist")
     loader = await config.load_kube_config(
-        config_file=path, context=settings.context or None, client_configuration=configuration
+        config_file=_file(settings), context=settings.context or None, client_configuration=configuration
     )
     _keep_plugin_token_fresh(loader, configuration)
+
+
+def _file(settings: Settings) -> str | None:
+    if not settings.kubeconfig:
+        return None
+    path = pathlib.Path(settings.kubeconfig).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    return str(path)
 
 
 def _keep_plugin_token_fresh(loader: Any, configuration: Any) -> None:

@@ -77,7 +77,7 @@ class Contents:
     async def condemn(self, key: Key, record: Record) -> Record:
         """DELETE the content under a precondition on its version: the policy we knew is the one that counts,
         or the server refuses and the next pass sees the new one."""
-        facts, content = self._current(key, record)
+        content = self._current(key, record)
         if names.CONTENT_FINALIZER not in (content["metadata"].get("finalizers") or ()) and not is_deleting(content):
             held = {**content["metadata"]}
             held["finalizers"] = [*(held.get("finalizers") or ()), names.CONTENT_FINALIZER]
@@ -142,11 +142,11 @@ class Contents:
             return facts, None
         return facts, facts.content
 
-    def _current(self, key: Key, record: Record) -> tuple[Facts, Object]:
+    def _current(self, key: Key, record: Record) -> Object:
         facts, content = self._find(key)
         if facts is None or content is None or content["metadata"]["resourceVersion"] != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
-        return facts, content
+        return content
 
     async def _begin(self, key: Key, record: Record) -> Record:
         facts, content = self._find(key)

@@ -24,6 +24,7 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 SKEW_SECONDS = 5.0
+TAKE_BACK_SECONDS = 0.5
 
 
 class Ownership:
@@ -110,15 +111,16 @@ class Ownership:
                 log.warning("leases cannot be read", extra={"error": str(error)})
                 pause = min(1.0, self._check_seconds)
             self._take_back(wake)
-            await self._pause(pause)
+            await self._pause(pause, wake)
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep; wake early for a new driver, and often enough to see a plugin appear."""
-        ends = asyncio.get_running_loop().time() + seconds
-        while (left := ends - asyncio.get_running_loop().time()) > 0:
+    async def _pause(self, seconds: float, wake: Callable[[str], None]) -> None:
+        """Sleep; end early for a new driver, and look often whether a plugin has appeared that we waited for."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while not self._news.is_set() and (left := ends - loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
-                return
+                await asyncio.wait_for(self._news.wait(), min(left, TAKE_BACK_SECONDS))
+            self._take_back(wake)
 
     def _go_blind(self, error: failure.DeniedError) -> None:
         """Without the right to read leases only foreign writes can be seen."""
@@ -148,7 +150,8 @@ class Ownership:
         for held in ("", driver):
             if held in self._leases:
                 lease, holder = lease_name(held), self._leases[held]
-                return f"driver {driver or '(any)'}: another controller holds the lease {lease} ({holder}); stop it first"
+                who = f"driver {driver or '(any)'}"
+                return f"{who}: another controller holds the lease {lease} ({holder}); stop it first"
         if self._foreign_until.get(driver, 0.0) > self._clock.now():
             return f"driver {driver}: another controller creates its snapshots; stop it, or take the driver out"
         return ""

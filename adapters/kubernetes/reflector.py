@@ -96,7 +96,7 @@ class Reflector:
         return f"{error.status} {error.reason}: {error.message}"
 
     async def _list(self) -> None:
-        """Read everything at one point in time. Objects are taken in page by page; what is missing goes at the end."""
+        """Read everything as of one point in time, page by page; what the list lacks goes at the end."""
         places: dict[tuple[str, str], str] = {}
         token, version = "", ""
         while True:

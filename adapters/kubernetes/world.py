@@ -171,9 +171,9 @@ class World:
         for snapshot in self.snapshots.find("open-by-claim", f"{metadata['namespace']}/{metadata['name']}"):
             yield snapshot["metadata"]["uid"]
         for reference in _restoring(claim):
-            snapshot = self.snapshots.get(*reference.split("/", 1))
-            if snapshot is not None and snapshot["metadata"].get("deletionTimestamp"):
-                yield snapshot["metadata"]["uid"]
+            source = self.snapshots.get(*reference.split("/", 1))
+            if source is not None and source["metadata"].get("deletionTimestamp"):
+                yield source["metadata"]["uid"]
 
     def _uids_of_volume(self, volume: Object) -> Iterable[str]:
         reference = path(volume, "spec", "claimRef") or {}
