@@ -1,0 +1,199 @@
+"""Copies files and directory trees: shared blocks where the file system can, holes kept where it cannot.
+
+Trees may belong to workloads that change them meanwhile, so no symbolic link is ever followed: everything goes
+through directory file descriptors. It must not decide whether a copy is consistent; see `cut`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_FICLONE = 0x40049409
+_CHUNK_BYTES = 8 << 20
+_CANNOT_SHARE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
+_NO_XATTR = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENODATA})
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 400
+
+
+def share_blocks(source: int, target: int) -> bool:
+    """Makes `target` (a file descriptor) a reflink of `source`: atomic and at once. False where impossible."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _CANNOT_SHARE:
+            return False
+        raise
+    return True
+
+
+def data_ranges(handle: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file between two offsets that are not holes, as (offset, end offset)."""
+    offset = start
+    while offset < end:
+        try:
+            begin = os.lseek(handle, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        if begin >= end:
+            return
+        offset = min(os.lseek(handle, begin, os.SEEK_HOLE), end)
+        yield begin, offset
+
+
+def copy_content(source: int, target: int, size: int) -> None:
+    """Copies `size` bytes between two open files; holes stay holes. `target` must be new."""
+    if not share_blocks(source, target):
+        for begin, end in data_ranges(source, 0, size):
+            _copy_range(source, target, begin, end)
+    os.ftruncate(target, size)
+
+
+def _copy_range(source: int, target: int, begin: int, end: int) -> None:
+    offset = begin
+    while offset < end:
+        count = min(end - offset, _CHUNK_BYTES)
+        try:
+            done = os.copy_file_range(source, target, count, offset, offset)
+        except OSError as error:
+            if error.errno not in _CANNOT_SHARE:
+                raise
+            done = os.pwrite(target, os.pread(source, count, offset), offset)
+        if done == 0:
+            return  # the file has become shorter meanwhile
+        offset += done
+
+
+def copy_file(source: Path, target: Path, *, durable: bool) -> None:
+    """Copies one image. Raises FileExistsError, and OSError for anything the system refuses."""
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        writer = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            copy_content(reader, writer, os.fstat(reader).st_size)
+            if durable:
+                os.fsync(writer)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def copy_tree(source: Path, target: Path, *, durable: bool) -> None:
+    """Copies a directory with owners, modes, times, extended attributes, links and special files.
+
+    What vanishes meanwhile is left out; other file systems mounted inside are left out too.
+    """
+    target.mkdir(mode=0o700)
+    reader = os.open(source, _FOLDER)
+    try:
+        writer = os.open(target, _FOLDER)
+        try:
+            walk = _TreeCopy(root=writer, device=os.fstat(reader).st_dev, durable=durable)
+            walk.folder(reader, writer, "", 0)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+@dataclass(slots=True)
+class _TreeCopy:
+    root: int
+    device: int
+    durable: bool
+    linked: dict[int, str] = field(default_factory=dict)
+
+    def folder(self, reader: int, writer: int, path: str, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise OSError(errno.ELOOP, f"directories are nested more than {_DEEPEST} deep")
+        with os.scandir(reader) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._entry(reader, writer, name, f"{path}{name}", depth)
+        _copy_attributes(reader, writer)
+        if self.durable:
+            os.fsync(writer)
+
+    def _entry(self, reader: int, writer: int, name: str, path: str, depth: int) -> None:
+        status = os.stat(name, dir_fd=reader, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            self._subfolder(reader, writer, name, path, depth)
+        elif status.st_nlink > 1 and status.st_ino in self.linked:
+            os.link(self.linked[status.st_ino], name, src_dir_fd=self.root, dst_dir_fd=writer, follow_symlinks=False)
+        else:
+            if stat.S_ISREG(status.st_mode):
+                self._file(reader, writer, name)
+            else:
+                _copy_special(reader, writer, name, status)
+            if status.st_nlink > 1:
+                self.linked[status.st_ino] = path
+
+    def _subfolder(self, reader: int, writer: int, name: str, path: str, depth: int) -> None:
+        inner = os.open(name, _FOLDER, dir_fd=reader)
+        try:
+            os.mkdir(name, 0o700, dir_fd=writer)
+            made = os.open(name, _FOLDER, dir_fd=writer)
+            try:
+                if os.fstat(inner).st_dev == self.device:
+                    self.folder(inner, made, f"{path}/", depth + 1)
+            finally:
+                os.close(made)
+        finally:
+            os.close(inner)
+
+    def _file(self, reader: int, writer: int, name: str) -> None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        inner = os.open(name, flags, dir_fd=reader)
+        try:
+            status = os.fstat(inner)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "replaced by something else meanwhile", name)
+            made = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=writer)
+            try:
+                copy_content(inner, made, status.st_size)
+                _copy_attributes(inner, made)
+                if self.durable:
+                    os.fsync(made)
+            finally:
+                os.close(made)
+        finally:
+            os.close(inner)
+
+
+def _copy_special(reader: int, writer: int, name: str, status: os.stat_result) -> None:
+    """Symbolic links, pipes, sockets and devices. Devices need root; without it they are refused by the system."""
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
+    else:
+        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=writer)
+    if os.geteuid() == 0:
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=writer)
+    times = (status.st_atime_ns, status.st_mtime_ns)
+    os.utime(name, ns=times, dir_fd=writer, follow_symlinks=False)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    status = os.fstat(source)
+    if os.geteuid() == 0:
+        os.fchown(target, status.st_uid, status.st_gid)
+    for name in os.listxattr(source):
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno not in _NO_XATTR:
+                raise
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
