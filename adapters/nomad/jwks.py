@@ -1,0 +1,58 @@
+"""The cluster's public keys for workload identities: fetched, kept, fetched again for an unknown key id.
+
+It must not fetch at the pace of callers: an unknown key id costs at most one fetch in a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import jwt
+
+from adapters.nomad import errors
+from adapters.nomad.client import Client
+from adapters.nomad.errors import AnswerError
+from bridge.model.failure import UnavailableError
+
+ALGORITHMS = ("RS256", "EdDSA")
+"""RS256 since 1.7; EdDSA for keys that are older than that."""
+
+_LEAST_SECONDS_BETWEEN = 5.0
+
+
+class Keys:
+    """Key id -> public key."""
+
+    def __init__(self, client: Client, *, keep_seconds: float) -> None:
+        self._client = client
+        self._keep_seconds = keep_seconds
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def find(self, kid: str) -> jwt.PyJWK | None:
+        """The key, or None when the cluster does not have it. UnavailableError when that cannot be known now."""
+        age = time.monotonic() - self._fetched
+        if age > self._keep_seconds or (kid not in self._keys and age > _LEAST_SECONDS_BETWEEN):
+            await self._fetch(age)
+        return self._keys.get(kid)
+
+    async def _fetch(self, age: float) -> None:
+        async with self._fetching:
+            if time.monotonic() - self._fetched < age:
+                return  # somebody else has just done it
+            try:
+                answer = await self._client.get("/.well-known/jwks.json")
+            except AnswerError as error:
+                raise UnavailableError(str(errors.as_error(error, "read the cluster's public keys"))) from None
+            found: dict[str, jwt.PyJWK] = {}
+            for row in (answer.data or {}).get("keys") or ():
+                try:
+                    key = jwt.PyJWK(row)
+                except jwt.PyJWTError:
+                    continue  # a kind of key that we do not know signs nothing that we accept
+                if key.key_id and row.get("alg", "RS256") in ALGORITHMS:
+                    found[key.key_id] = key
+            self._keys = found
+            self._fetched = time.monotonic()

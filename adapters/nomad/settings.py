@@ -1,0 +1,153 @@
+"""Settings of one Nomad cluster. Secrets by reference only. Read by every command: it may import nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+RouteChoice = Literal["auto", "socket", "api"]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tls(_Strict):
+    """How the agent proves itself, and how we do. Verification is always on."""
+
+    ca_file: str = ""
+    """A PEM file of authorities; empty takes the system's."""
+    server_name: str = ""
+    """The name in the agent's certificate, where it is not the address (`server.global.nomad`)."""
+    cert_file: str = ""
+    key_file: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _both_or_none(self) -> Tls:
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file belong together; give both or none")
+        return self
+
+
+class PluginSettings(_Strict):
+    """What is known of one CSI plugin beside what Nomad says of it. The key in the config is the plugin's id."""
+
+    route: RouteChoice = "auto"
+    """`socket`: its socket on this host; `api`: Nomad's API; `auto`: the socket where it is, else the API."""
+    backend: str = ""
+    """Plugins with the same backend name share snapshots."""
+    secret: str = ""
+    """Reference of the CSI secrets of its volumes and snapshots. Nomad never shows those that it keeps itself."""
+    mount_flags: list[str] = []
+    """Mount flags of a restored volume whose source's flags Nomad shows only as [REDACTED]."""
+    enabled: bool = True
+
+
+class IdentitySettings(_Strict):
+    """Which workload identities may call our API."""
+
+    enabled: bool = True
+    audience: str = "snapbridge"
+    """The `aud` that an identity must be made for. Nomad's default identity is never accepted."""
+    issuer: str = ""
+    """The `iss` that must be there, where the servers have an `oidc_issuer`."""
+    require_expiry: bool = False
+    """Refuse identities without a `ttl`. The allocation is checked at each call in any case."""
+    jwks_seconds: float = pydantic.Field(default=300.0, gt=0, le=86400)
+    """For how long the public keys are kept; an unknown key id fetches them earlier."""
+
+    @pydantic.field_validator("audience")
+    @classmethod
+    def _own_audience(cls, audience: str) -> str:
+        if not audience or audience == "nomadproject.io":
+            raise ValueError(
+                "the audience must be one of your own, not empty and not Nomad's default (nomadproject.io), "
+                "which every task has"
+            )
+        return audience
+
+
+class HookSettings(_Strict):
+    """Hooks in job files."""
+
+    enabled: bool = True
+    write_status: bool = True
+    """Keep a summary per job in the variable `snapbridge/status/<job>`, where the token may write it."""
+
+
+class Settings(_Strict):
+    """How to reach the cluster, and what to do there."""
+
+    address: str = "http://127.0.0.1:4646"
+    """http://, https:// or unix:///path of an agent (a task's api.sock)."""
+    region: str = ""
+    """Empty: the agent's own."""
+    namespaces: list[str] = ["*"]
+    """The namespaces to look at; `*` for all, which needs a token that may read jobs in each of them."""
+    made_namespace: str = "default"
+    """Where a restored volume is registered until it gets its name, when it is made through Nomad's API."""
+    token_file: str = ""
+    """A file with an ACL token or a workload identity; read again when it changes."""
+    token_env: str = ""
+    """An environment variable with an ACL token."""
+    tls: Tls = Tls()
+    state_dir: str = ""
+    """The client's `state_dir` on this host (default of Nomad: <data_dir>/client). Empty: no sockets here."""
+    route: RouteChoice = "auto"
+    """For plugins that `plugins` does not name."""
+    plugins: dict[str, PluginSettings] = {}
+    hooks: HookSettings = HookSettings()
+    identity: IdentitySettings = IdentitySettings()
+    resync_seconds: float = pydantic.Field(default=180.0, ge=1, le=86400)
+    """How often the jobs are listed although no event came."""
+    plugin_seconds: float = pydantic.Field(default=2.0, ge=0.05, le=60)
+    """How often the list of plugins is looked at."""
+    request_timeout_seconds: float = pydantic.Field(default=30.0, gt=0, le=300)
+    stream_first_seconds: float = pydantic.Field(default=5.0, gt=0, le=120)
+    """A stream without a first heartbeat after this long is a refused one."""
+    stream_silence_seconds: float = pydantic.Field(default=75.0, gt=0, le=3600)
+    """A stream without a line for this long is dead; Nomad's heartbeat comes each 30 s."""
+    backoff_first_seconds: float = pydantic.Field(default=0.5, gt=0, le=60)
+    backoff_most_seconds: float = pydantic.Field(default=30.0, gt=0, le=600)
+    connections: int = pydantic.Field(default=32, ge=4, le=90)
+    """Most connections to the agent at once; Nomad allows 100 per address by default."""
+
+    @pydantic.field_validator("address")
+    @classmethod
+    def _known_scheme(cls, address: str) -> str:
+        if not address.startswith(("http://", "https://", "unix:///")):
+            raise ValueError(f"{address[:200]!r} is no address: it begins with http://, https:// or unix:///")
+        return address.rstrip("/")
+
+    @pydantic.field_validator("namespaces")
+    @classmethod
+    def _some_namespace(cls, namespaces: list[str]) -> list[str]:
+        if not namespaces:
+            raise ValueError('name a namespace, or ["*"] for all')
+        if "*" in namespaces and len(namespaces) > 1:
+            raise ValueError('"*" already means every namespace; name it alone')
+        if len(set(namespaces)) != len(namespaces):
+            raise ValueError("a namespace is named twice")
+        return namespaces
+
+    @pydantic.field_validator("made_namespace")
+    @classmethod
+    def _one_namespace(cls, namespace: str) -> str:
+        if namespace in ("", "*"):
+            raise ValueError("made_namespace is one existing namespace, for example default")
+        return namespace
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.token_file and self.token_env:
+            raise ValueError("token_file and token_env exclude each other; remove one of them")
+        wanting = [name for name, plugin in self.plugins.items() if plugin.route == "socket"]
+        if not self.state_dir and (wanting or self.route == "socket"):
+            who = f"plugin {wanting[0]!r}" if wanting else "route"
+            raise ValueError(f"{who} wants the socket route, but state_dir does not say where the sockets are")
+        return self
+
+    def plugin(self, plugin_id: str) -> PluginSettings:
+        """The settings of this plugin, or the defaults."""
+        return self.plugins.get(plugin_id) or PluginSettings(route=self.route)
