@@ -1,0 +1,3 @@
+"""A fake Nomad agent that keeps state, and a starter of a real one."""
+
+from __future__ import annotations

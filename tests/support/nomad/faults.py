@@ -1,0 +1,77 @@
+"""What a test can do to the agent's answers: delay, refuse, lose the reply; and the log of requests.
+
+It must not know an endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from tests.support.nomad.answers import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that came in; status 0 means that the connection was cut instead of an answer."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    status: int
+    token: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Fault:
+    method: str
+    path: str
+    times: int
+    status: int = 500
+    text: str = ""
+    cut: str = ""  # "", "before" or "after" the effect
+    seconds: float = 0.0
+
+    def matches(self, method: str, path: str) -> bool:
+        return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults that wait for their request."""
+
+    waiting: list[_Fault] = field(default_factory=list)
+
+    def add(self, method: str, path: str, *, times: int, status: int = 500, text: str = "", cut: str = "") -> None:
+        self.waiting.append(_Fault(method, path, times, status, text, cut))
+
+    def delay(self, method: str, path: str, seconds: float) -> None:
+        self.waiting.append(_Fault(method, path, -1, seconds=seconds))
+
+    def clear(self) -> None:
+        self.waiting.clear()
+
+    async def around(
+        self, request: web.Request, path: str, serve: Callable[[], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse | None:
+        """Serve the request with the faults that match it. None if the connection was cut."""
+        found = [fault for fault in self.waiting if fault.matches(request.method, path)]
+        for fault in found:
+            if fault.seconds:
+                await asyncio.sleep(fault.seconds)
+        fault = next((each for each in found if not each.seconds), None)
+        if fault is None:
+            return await serve()
+        fault.times -= fault.times > 0
+        if not fault.cut:
+            raise Refusal(fault.status, fault.text)
+        if fault.cut == "after":
+            await serve()
+        if request.transport is not None:
+            request.transport.abort()
+        return None
