@@ -1,0 +1,1 @@
+"""Demonstrations: what a newcomer runs first. They use the product as anybody would, and clean up."""
