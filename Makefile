@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.from-lock
 PYTEST_ARGS ?=
+CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
 .PHONY: help env lock servers packages check format test bench demo demo-kubernetes demo-nomad proto clean
 
@@ -27,7 +28,7 @@ lock: ## write requirements.lock anew; run it whenever the dependencies in pypro
 	  --python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
 
 packages: env ## install the Debian packages that the tests need (root; only what is missing)
-	@$(BIN)/python -m tests.support.bed packages
+	@$(BIN)/python -m tests.support.bed packages --if-root
 
 servers: env ## build the real servers that the tests run, once, into the cache (minutes when cold)
 	@$(BIN)/python -m tests.support.bed build
@@ -45,7 +46,7 @@ format: env ## let ruff sort imports and format the code
 	$(BIN)/ruff format .
 
 test: env packages servers ## all tests, with real servers; PYTEST_ARGS="-k name" narrows them
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(CI_ARGS) $(PYTEST_ARGS)
 
 bench: env packages servers ## measure beside the incumbent in one run: prints a table, writes bench.json
 	$(BIN)/python -m bench

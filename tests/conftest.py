@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.bed import build, fixtures, journal, process
-from tests.support.bed.fixtures import control_plane, csi_sanity, namespace, node_fixture, own_control_plane
+from tests.support.bed.fixtures import (
+    control_plane,
+    csi_sanity,
+    namespace,
+    node_fixture,
+    own_control_plane,
+    upstream_pair,
+)
 
-__all__ = ["control_plane", "csi_sanity", "namespace", "node_fixture", "own_control_plane"]
+__all__ = ["control_plane", "csi_sanity", "namespace", "node_fixture", "own_control_plane", "upstream_pair"]
 
 _journal = journal.Journal()
 _kept: list[Path] = []

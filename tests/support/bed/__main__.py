@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -15,7 +16,8 @@ def main() -> int:
     builder = verbs.add_parser("build", help="build servers into the cache; without names: all that the tests need")
     builder.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(build.PROGRAMS)}")
     verbs.add_parser("list", help="print each server, its version, and where its binary is")
-    verbs.add_parser("packages", help="install the Debian packages that the tests need (root)")
+    packager = verbs.add_parser("packages", help="install the Debian packages that the tests need (root)")
+    packager.add_argument("--if-root", action="store_true", help="without root, only say what is missing")
     chosen = parser.parse_args()
     try:
         return _perform(chosen)
@@ -30,13 +32,21 @@ def _perform(chosen: argparse.Namespace) -> int:
         build.build(chosen.names or build.wanted())
         print(f"bed: servers ready after {time.monotonic() - started:.0f} s")
     elif chosen.verb == "packages":
-        packages.install()
+        _install_packages(only_if_root=chosen.if_root)
     else:
         for name in build.PROGRAMS:
             path = build.cached(name)
             state = f"{path.stat().st_size / 1e6:.0f} MB" if path.exists() else "not built"
             print(f"{name:<24} {build.version(name):<9} {state:<10} {path}")
     return 0
+
+
+def _install_packages(*, only_if_root: bool) -> None:
+    if only_if_root and os.geteuid() != 0 and packages.missing():
+        print(f"bed: not root: missing packages stay missing: {' '.join(packages.missing())}")
+        print("bed: the tests that need root will fail; to leave them out: make test PYTEST_ARGS=\"-m 'not root'\"")
+        return
+    packages.install()
 
 
 if __name__ == "__main__":

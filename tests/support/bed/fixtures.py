@@ -21,6 +21,7 @@ PROGRAMS = {
     "namespace": _CONTROL_PLANE,
     "node": (*_CONTROL_PLANE, "kubelet"),
     "csi_sanity": ("csi-sanity",),
+    "upstream_pair": ("snapshot-controller", "csi-snapshotter"),
 }
 """Fixture -> the programs it needs: they are built before the first test starts."""
 
@@ -80,6 +81,14 @@ def csi_sanity() -> None:
     """Makes sure that csi-sanity is built; the test then calls `sanity.run`."""
     with required():
         build.binary("csi-sanity")
+
+
+@pytest.fixture(scope="session")
+def upstream_pair() -> None:
+    """Makes sure that the incumbent is built; the test then calls `incumbent.running`."""
+    with required():
+        for name in PROGRAMS["upstream_pair"]:
+            build.binary(name)
 
 
 def programs_for(fixture_names: set[str]) -> list[str]:

@@ -38,7 +38,7 @@ def clean(socket: Path, state: Path, folders: list[Path]) -> list[str]:
     _remove_cgroups(state)
     left = [f"container shim {pid} is still running" for pid in _shims(socket)]
     for folder in folders:
-        _unmount(folder)
+        unmount(folder)
         if folder.exists():
             try:
                 paths.remove_tree(folder)
@@ -57,6 +57,19 @@ def follow(socket: Path, state: Path, folders: list[Path]) -> subprocess.Popen[b
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def unmount(folder: Path) -> None:
+    """Unmount everything at or below the folder, the deepest first; a busy mount is tried again."""
+    umount = shutil.which("umount") or "/usr/bin/umount"
+    for _ in range(_UNMOUNT_TRIES):
+        live = paths.mounts_below(folder)
+        if not live:
+            return
+        for point in live:
+            subprocess.run([umount, str(point)], capture_output=True, check=False)
+        if paths.mounts_below(folder):
+            time.sleep(0.1)
 
 
 def _shims(socket: Path) -> Iterator[int]:
@@ -89,19 +102,6 @@ def _remove_cgroups(state: Path) -> None:
         for cgroup in Path("/sys/fs/cgroup").glob(f"**/{container.parent.name}/{container.name}"):
             with contextlib.suppress(OSError):
                 cgroup.rmdir()
-
-
-def _unmount(folder: Path) -> None:
-    """Unmount everything at or below the folder, the deepest first; a busy mount is tried again."""
-    umount = shutil.which("umount") or "/usr/bin/umount"
-    for _ in range(_UNMOUNT_TRIES):
-        live = paths.mounts_below(folder)
-        if not live:
-            return
-        for point in live:
-            subprocess.run([umount, str(point)], capture_output=True, check=False)
-        if paths.mounts_below(folder):
-            time.sleep(0.1)
 
 
 def main() -> int:
