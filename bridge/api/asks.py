@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -34,8 +36,23 @@ class SecretsBody(Body):
     inspect: fields.SecretText = ""
 
 
+_GIVEN = {"minLength": 1}
+_NOT_GIVEN = {"maxLength": 0}
+_CUT_OR_ADOPT: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["volume"], "properties": {"volume": _GIVEN, "adoptHandle": _NOT_GIVEN}},
+        {
+            "required": ["adoptHandle", "driver"],
+            "properties": {"adoptHandle": _GIVEN, "driver": _GIVEN, "volume": _NOT_GIVEN},
+        },
+    ]
+}
+
+
 class SnapshotBody(Body):
     """A snapshot to cut (`volume`), or one to take over (`adoptHandle` and `driver`)."""
+
+    model_config = ConfigDict(json_schema_extra=_CUT_OR_ADOPT)
 
     name: fields.RequiredName
     cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")

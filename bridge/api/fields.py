@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bridge.api import times
 from bridge.model.secret import SecretRef
@@ -16,7 +16,7 @@ MAP_LIMIT = 64
 CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 NAME_PATTERN = rf"^[^\s{CONTROL}/](?:[^{CONTROL}/]*[^\s{CONTROL}/])?$"
 TEXT_PATTERN = rf"^[^{CONTROL}]*$"
-_PAIR = rf"[^\s,=]+=[^,{CONTROL}]*"
+_PAIR = rf"[^\s,={CONTROL}]+=[^,{CONTROL}]*"
 SELECTOR_PATTERN = rf"^$|^{_PAIR}(?:,{_PAIR})*$"
 DURATION_PATTERN = r"^(?:[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h))+$"
 _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
@@ -47,6 +47,11 @@ def _number(text: object) -> int:
     if not isinstance(text, str) or not _NUMBER.match(text):
         raise ValueError("must be a whole number")
     return int(text)
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 5.0 is the integer 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _flag(text: object) -> bool:
@@ -98,15 +103,26 @@ MapKey = Annotated[
     Field(min_length=1, max_length=NAME_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}),
     AfterValidator(_plain_text),
 ]
-TextMap = Annotated[dict[MapKey, Text], Field(max_length=MAP_LIMIT)]
+TextMap = Annotated[
+    dict[MapKey, Text],
+    Field(max_length=MAP_LIMIT),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAP_LIMIT,
+            "propertyNames": {"minLength": 1, "maxLength": NAME_LIMIT, "pattern": TEXT_PATTERN},
+            "additionalProperties": {"type": "string", "maxLength": TEXT_LIMIT, "pattern": TEXT_PATTERN},
+        }
+    ),
+]
 SecretText = Annotated[
     str,
     Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": rf"^$|^(env|file|k8s|nomadVar):[^{CONTROL}]+$"}),
     AfterValidator(_secret),
 ]
 Policy = Literal["Delete", "Retain"]
-Capacity = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
-PerPage = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
+Capacity = Annotated[int, Field(ge=0, le=(1 << 63) - 1), BeforeValidator(_whole)]
+PerPage = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Wait = Annotated[
     str,

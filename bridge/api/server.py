@@ -76,6 +76,7 @@ async def _listen_on_socket(runner: web.AppRunner, path: pathlib.Path) -> None:
         pass
     else:
         writer.close()
+        await writer.wait_closed()
         raise InvalidError(
             f"another service answers on {path}", field="api.unix_socket", hint="stop it, or use another path"
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from bridge.api.application import endpoints
 from bridge.api.openapi import page
 from tests.support.api import running
 from tests.support.desk import MemoryDesk
 
-EXAMPLES = 30
+EXAMPLES = 25
 PAGE = page(endpoints(), "0")
 OPERATIONS = {found.ok().label: found.ok() for found in schemathesis.openapi.from_dict(PAGE).get_all_operations()}
 
@@ -25,8 +26,20 @@ def url():
         yield server.url
 
 
-@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize("label", OPERATIONS)
+def _cases():
+    for label, operation in OPERATIONS.items():
+        yield label, schemathesis.GenerationMode.POSITIVE
+        found = PAGE["paths"][operation.path][operation.method]
+        if found["parameters"] or "requestBody" in found:
+            yield label, schemathesis.GenerationMode.NEGATIVE
+
+
+def _excused(response) -> bool:
+    """Whether the refusal is one that no schema can tell: a page token of ours, a reference that fits nothing."""
+    return response.status_code == 422 and response.json()["field"] in ("next_token", "snapshot")
+
+
+@pytest.mark.parametrize(("label", "mode"), list(_cases()), ids=str)
 def test_every_answer_fits_the_page(label, mode, url):
     seen: list[int] = []
 
@@ -40,12 +53,16 @@ def test_every_answer_fits_the_page(label, mode, url):
         suppress_health_check=list(HealthCheck),
     )
     def call(case: schemathesis.Case) -> None:
-        response = case.call_and_validate(base_url=url)
+        response = case.call(base_url=url)
+        excluded = [positive_data_acceptance] if _excused(response) else []
+        case.validate_response(response, excluded_checks=excluded)
         seen.append(response.status_code)
 
     call()
     assert seen, "nothing was asked"
     assert not [status for status in seen if status >= 500]
+    if mode is schemathesis.GenerationMode.NEGATIVE:
+        assert 422 in seen or 400 in seen
 
 
 def test_the_page_names_every_route_once_with_a_summary():
