@@ -151,6 +151,10 @@ class Orchestrator(Protocol):
         """Ask for the request's end there (only with `traits.durable_requests`)."""
         ...
 
+    async def abandon(self, key: Key) -> None:
+        """Mark the request as released in spite of an open note (only with `traits.durable_requests`)."""
+        ...
+
     async def in_use(self, key: Key, handle: str) -> str:
         """A sentence naming who uses this snapshot now; empty when nobody does."""
         ...

@@ -155,6 +155,8 @@ class FrontDesk:
         lane = self._lane(found.key.cluster)
         operation = await self._start(self._mint(), ops.DELETE, found.key, found.namespace, caller)
         if lane.orchestrator.traits.durable_requests:
+            if abandon:
+                await lane.orchestrator.abandon(found.key)
             await lane.orchestrator.withdraw(found.key)
         else:
             await self._withdraw(found.key, abandon)

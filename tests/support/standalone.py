@@ -90,6 +90,9 @@ class SmallCluster:
     async def withdraw(self, key: Key) -> None:
         raise AssertionError("the book keeps this cluster's requests")
 
+    async def abandon(self, key: Key) -> None:
+        raise AssertionError("the book keeps this cluster's requests")
+
     async def in_use(self, key: Key, handle: str) -> str:
         return self.used
 

@@ -1,0 +1,51 @@
+"""The one list of adapters. Each is imported inside its own function, so that a host pays only for what it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from bridge.ports.adapter import Joined, Surroundings
+
+
+async def _standalone(settings: Any, given: Surroundings) -> Joined:
+    from adapters.standalone.adapter import build
+
+    return Joined(build(given.cluster, settings, book=given.book))
+
+
+async def _kubernetes(settings: Any, given: Surroundings) -> Joined:
+    from adapters.kubernetes.adapter import build
+
+    cluster = await build(settings, cluster=given.cluster, clock=given.clock, serves=given.serves)
+    return Joined(cluster, resolvers={"k8s": cluster.secrets})
+
+
+async def _nomad(settings: Any, given: Surroundings) -> Joined:
+    from adapters.nomad.adapter import build
+
+    cluster = build(given.cluster, settings, secrets=given.secrets)
+    return Joined(cluster, {"nomadVar": cluster.secrets}, cluster.authenticators(), cluster.problems)
+
+
+JOIN: Mapping[str, Callable[[Any, Surroundings], Awaitable[Joined]]] = {
+    "kubernetes": _kubernetes,
+    "nomad": _nomad,
+    "standalone": _standalone,
+}
+
+
+class Catalog:
+    """The `Catalogue` port over this list."""
+
+    def sections(self) -> Mapping[str, Any]:
+        """The settings' models. They import nothing heavy."""
+        from adapters.kubernetes.settings import Settings as KubernetesSettings
+        from adapters.nomad.settings import Settings as NomadSettings
+        from adapters.standalone.settings import Settings as StandaloneSettings
+
+        return {"kubernetes": KubernetesSettings, "nomad": NomadSettings, "standalone": StandaloneSettings}
+
+    async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
+        """Build the adapter of one cluster."""
+        return await JOIN[kind](settings, surroundings)

@@ -1,0 +1,180 @@
+"""Joins the rings into one service: who implements which port. It decides nothing and does no work itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+from bridge.api.application import make_app
+from bridge.api.server import serve
+from bridge.app import config, metrics
+from bridge.app.health import ServiceHealth
+from bridge.app.secrets import build_secrets
+from bridge.csi.registry import Registry
+from bridge.csi.trace import Tracer
+from bridge.ledger.opening import open_ledger
+from bridge.ledger.store import SqlLedger
+from bridge.model.failure import InvalidError
+from bridge.model.keys import Key
+from bridge.ports.adapter import Catalogue, Joined, Surroundings
+from bridge.service import supervise, work
+from bridge.service.catalogue import Catalogue as Snapshots
+from bridge.service.desk import FrontDesk
+from bridge.service.intake import HookIntake
+from bridge.service.lane import Lane, lane
+from bridge.service.operations import Operations
+from bridge.service.restores import Restores
+from bridge.service.runner import Runner
+
+log = logging.getLogger(__name__)
+Task = Callable[[], Awaitable[None]]
+
+
+class WallClock:
+    """The `Clock` port on this host's clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def mint() -> str:
+    """A new identity for a request or an operation."""
+    return str(uuid.uuid4())
+
+
+class Service:
+    """All parts of one running service."""
+
+    def __init__(self, settings: config.Config, ledger: SqlLedger, registry: Registry, clock: WallClock) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.registry = registry
+        self.clock = clock
+        self.meter = metrics.Metrics()
+        self.joined: dict[str, Joined] = {}
+        self.lanes: dict[str, Lane] = {}
+
+    async def join(self, catalogue: Catalogue) -> None:
+        """Build every adapter. One secret chain serves all of them."""
+        self.secrets = build_secrets(self.settings.secrets)
+        for cluster in self.settings.clusters:
+            surroundings = Surroundings(
+                cluster.name, self.ledger, self.secrets, self.clock, lambda driver: self.registry.view(driver).known
+            )
+            joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
+            self.joined[cluster.name] = joined
+            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger)
+            for scheme, resolver in joined.resolvers.items():
+                self.secrets.add(scheme, resolver)
+
+    def assemble(self) -> None:
+        """The neutral parts, over the lanes."""
+        self.operations = Operations(self.ledger, self.clock)
+        self.tools = work.Tools(
+            plugins=self.registry,
+            secrets=self.secrets,
+            clock=self.clock,
+            writer=mint(),
+            busy=lambda key: self.restores.busy(key),
+            on_step=self.meter.on_step,
+        )
+        snapshots = Snapshots(self.lanes, self.ledger)
+        self.restores = Restores(self.lanes, snapshots, self.operations, self.tools)
+        self.runner = Runner(
+            self.lanes,
+            self.tools,
+            told=self.operations.told,
+            workers=self.settings.service.workers,
+            resync_seconds=self.settings.service.resync_interval,
+        )
+        self.desk = FrontDesk(
+            lanes=self.lanes,
+            book=self.ledger,
+            tools=self.tools,
+            operations=self.operations,
+            restores=self.restores,
+            wake=self.runner.wake,
+            mint=mint,
+        )
+        self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake)
+        self.health = ServiceHealth(
+            [joined.orchestrator for joined in self.joined.values()],
+            self.registry,
+            self.ledger.warnings(),
+            {name: joined.problems for name, joined in self.joined.items()},
+        )
+
+    def tasks(self) -> Mapping[str, Task]:
+        """What the supervisor keeps running."""
+        found: dict[str, Task] = {"registry": self.registry.run, "runner": self.runner.run}
+        found["restores"] = self.restores.run
+        for name, joined in self.joined.items():
+            found[f"cluster-{name}"] = self._watch(joined)
+        found["api"] = self._api()
+        return found
+
+    def _watch(self, joined: Joined) -> Task:
+        async def run() -> None:
+            await joined.orchestrator.run(self.runner.wake, self.intake, self.registry)
+
+        return run
+
+    def _api(self) -> Task:
+        authenticators = [one for joined in self.joined.values() for one in joined.authenticators]
+        settings = self.settings.api.settings(authenticated_otherwise=bool(authenticators))
+        app = make_app(
+            self.desk, health=self.health, measures=self.meter, settings=settings, authenticators=authenticators
+        )
+
+        async def run() -> None:
+            await serve(app, settings, started=self._started)
+
+        return run
+
+    def _started(self, addresses: Sequence[str]) -> None:
+        self.health.started = True
+        log.info("the service is up", extra={"action": "start", "addresses": list(addresses)})
+
+    async def announce_plugins(self) -> None:
+        """The sockets that the config names."""
+        for plugin in self.settings.plugins:
+            await self.registry.ensure_socket(plugin.name, plugin.socket, backend=plugin.backend, node=plugin.node)
+
+    async def stop(self) -> None:
+        """Before the tasks are cancelled: finish the turns under way."""
+        self.health.stopping = True
+        log.info("stopping", extra={"action": "stop"})
+        await self.runner.drain(self.settings.service.shutdown_timeout)
+
+    def wake_all(self, keys: Sequence[Key]) -> None:
+        """Have these looked at."""
+        for key in keys:
+            self.runner.wake(key)
+
+
+@contextlib.asynccontextmanager
+async def assembled(settings: config.Config, catalogue: Catalogue) -> AsyncIterator[Service]:
+    """A service whose parts are joined; nothing runs yet."""
+    if settings.hub is not None:
+        raise InvalidError("the hub is not wired", field="hub")
+    clock = WallClock()
+    async with open_ledger(settings.service.ledger_url, clock) as ledger:
+        service = Service(settings, ledger, Registry(settings.csi.settings(), clock, Tracer()), clock)
+        await service.join(catalogue)
+        service.assemble()
+        await service.operations.load()
+        await service.announce_plugins()
+        yield service
+
+
+async def run(settings: config.Config, catalogue: Catalogue, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then end in order."""
+    async with assembled(settings, catalogue) as service:
+        await supervise.run_until(stop, service.tasks(), first=service.stop)

@@ -1,0 +1,50 @@
+"""How an adapter joins: what it is given, what it gives. The catalogue lists them; the root joins them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from bridge.ports.clock import Clock
+from bridge.ports.identity import Authenticator
+from bridge.ports.ledger import Book
+from bridge.ports.orchestrator import Orchestrator
+from bridge.ports.secrets import Secrets
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the service lends to an adapter."""
+
+    cluster: str
+    book: Book
+    secrets: Secrets
+    """Resolves every scheme of every adapter."""
+    clock: Clock
+    serves: Callable[[str], bool]
+    """Whether this process holds a plugin of the driver."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joined:
+    """One built adapter, with what it adds to the whole service."""
+
+    orchestrator: Orchestrator
+    resolvers: Mapping[str, Secrets] = dataclasses.field(default_factory=dict)
+    """Secret resolvers by scheme."""
+    authenticators: Sequence[Authenticator] = ()
+    problems: Callable[[], Sequence[str]] = tuple
+    """What people should put right, in sentences."""
+
+
+class Catalogue(Protocol):
+    """The list of adapters. Looking a kind up imports that adapter and no other."""
+
+    def sections(self) -> Mapping[str, Any]:
+        """For each kind, the model of its section in the config."""
+        ...
+
+    async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
+        """Build the adapter of one cluster. InvalidError when its settings cannot be used."""
+        ...
