@@ -1,0 +1,165 @@
+"""Our own definitions of the six snapshot kinds, held to a real API server and to upstream's rule cases."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.kubernetes import definitions
+from tests.support.bed import build, paths
+from tests.support.bed.controlplane import ControlPlane
+
+KINDS = {
+    "VolumeSnapshot": ("snapshot.storage.k8s.io/v1", "volumesnapshots", True),
+    "VolumeSnapshotContent": ("snapshot.storage.k8s.io/v1", "volumesnapshotcontents", False),
+    "VolumeSnapshotClass": ("snapshot.storage.k8s.io/v1", "volumesnapshotclasses", False),
+    "VolumeGroupSnapshot": ("groupsnapshot.storage.k8s.io/v1", "volumegroupsnapshots", True),
+    "VolumeGroupSnapshotContent": ("groupsnapshot.storage.k8s.io/v1", "volumegroupsnapshotcontents", False),
+    "VolumeGroupSnapshotClass": ("groupsnapshot.storage.k8s.io/v1", "volumegroupsnapshotclasses", False),
+}
+UPSTREAM_CASES = 82
+
+
+@pytest.fixture
+def plane(control_plane: ControlPlane) -> ControlPlane:
+    definitions.install(control_plane)
+    return control_plane
+
+
+def test_the_server_takes_all_six_kinds_as_approved_and_established(plane: ControlPlane) -> None:
+    found = {item["spec"]["names"]["kind"]: item for item in plane.admin.get("crd")["items"]}
+    for kind in KINDS:
+        conditions = {one["type"]: one["status"] for one in found[kind]["status"]["conditions"]}
+        assert conditions["Established"] == "True", kind
+        assert conditions["NamesAccepted"] == "True", kind
+        assert conditions.get("KubernetesAPIApprovalPolicyConformant") == "True", kind
+        assert conditions.get("NonStructuralSchema", "False") == "False", kind
+
+
+def test_columns_short_names_and_versions_are_upstreams(plane: ControlPlane) -> None:
+    folder = build.snapshotter_client_module() / "config" / "crd"
+    found = {item["metadata"]["name"]: item for item in plane.admin.get("crd")["items"]}
+    upstream = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*snapshot.storage*.yaml"))]
+    assert len(upstream) == 6
+    for theirs in upstream:
+        ours = found[theirs["metadata"]["name"]]
+        assert ours["spec"]["scope"] == theirs["spec"]["scope"]
+        for field in ("kind", "listKind", "plural", "singular", "shortNames"):
+            assert ours["spec"]["names"][field] == theirs["spec"]["names"][field]
+        wanted = [one for one in theirs["spec"]["versions"] if one["served"] and not one.get("deprecated")]
+        have = {one["name"]: one for one in ours["spec"]["versions"]}
+        assert set(have) == {one["name"] for one in wanted}
+        for version in wanted:
+            mine = have[version["name"]]
+            assert mine["storage"] == version["storage"]
+            assert bool(mine.get("subresources")) == bool(version.get("subresources"))
+            assert _columns(mine) == _columns(version)
+            assert _shape(mine["schema"]["openAPIV3Schema"]) == _shape(version["schema"]["openAPIV3Schema"])
+
+
+def test_upstreams_rule_cases_hold_with_the_same_messages(plane: ControlPlane) -> None:
+    folder = build.snapshotter_client_module() / "hack" / "cel-tests"
+    files = sorted(folder.rglob("*.yaml"))
+    pairs = [path for path in files if path.name.endswith(".pre.yaml")]
+    failures = [text for path in files if (text := _single(plane, path))]
+    failures += [text for path in pairs if (text := _transition(plane, path))]
+    assert not failures, "\n".join(failures)
+    assert len(files) + len(pairs) >= UPSTREAM_CASES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_described_in_our_own_words(kind: str) -> None:
+    texts = " ".join(path.read_text() for path in (paths.REPOSITORY / "configs/kubernetes/crds").glob("*.yaml"))
+    folder = build.snapshotter_client_module() / "config" / "crd"
+    for path in folder.glob("*snapshot.storage*.yaml"):
+        document = yaml.safe_load(path.read_text())
+        if document["spec"]["names"]["kind"] != kind:
+            continue
+        copied = [text for text in _descriptions(document) if len(text) > 40 and text in texts]
+        assert not copied
+
+
+def _columns(version: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(one["name"], one["type"], one["jsonPath"]) for one in version.get("additionalPrinterColumns", [])]
+
+
+def _shape(schema: dict[str, Any]) -> dict[str, Any]:
+    """Types, requirements and messages, without wording; a quantity may be spelt with or without a pattern."""
+    kept = {field: schema[field] for field in ("type", "format", "enum", "minimum") if field in schema}
+    if schema.get("x-kubernetes-int-or-string"):
+        kept["type"] = "int-or-string"
+    kept["required"] = sorted(schema.get("required", []))
+    kept["messages"] = sorted(rule["message"] for rule in schema.get("x-kubernetes-validations", []))
+    kept["properties"] = {name: _shape(inner) for name, inner in schema.get("properties", {}).items()}
+    if "items" in schema:
+        kept["items"] = _shape(schema["items"])
+    if kept.get("type") == "string" and "x-kubernetes-int-or-string" in schema:
+        kept["type"] = "int-or-string"
+    return kept
+
+
+def _descriptions(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["description"]] if isinstance(node.get("description"), str) else []
+        return own + [text for value in node.values() for text in _descriptions(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _descriptions(value)]
+    return []
+
+
+def _path(document: dict[str, Any]) -> str:
+    version, plural, namespaced = KINDS[document["kind"]]
+    group = version.partition("/")[0]
+    served = document["apiVersion"].partition("/")[2]
+    inside = "/namespaces/default" if namespaced else ""
+    return f"/apis/{group}/{served}{inside}/{plural}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    assert len(documents) == 1, path
+    found: dict[str, Any] = documents[0]
+    return found
+
+
+def _single(plane: ControlPlane, path: Path) -> str:
+    document = _load(path)
+    status, body = plane.admin.request("POST", f"{_path(document)}?dryRun=All", document)
+    return _verdict(path, status, body, path.with_name(path.name + ".err"))
+
+
+def _transition(plane: ControlPlane, path: Path) -> str:
+    before = _load(path)
+    after = _load(path.with_name(path.name.replace(".pre.", ".post.")))
+    status, body = plane.admin.request("POST", _path(before), before)
+    if status != 201:
+        return f"{path.name}: not created: {body!r}"
+    made = json.loads(body)
+    item = f"{_path(before)}/{made['metadata']['name']}"
+    try:
+        after["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+        status, body = plane.admin.request("PUT", item, after)
+    finally:
+        plane.admin.request("DELETE", item)
+    return _verdict(path, status, body, path.with_name(path.name.replace(".pre.", ".post.") + ".tx_err"))
+
+
+def _verdict(path: Path, status: int, body: bytes, expected: Path) -> str:
+    if not expected.exists():
+        return "" if status < 300 else f"{path.name}: refused: {body!r}"
+    wanted = expected.read_text().strip().splitlines()
+    if status < 300:
+        return f"{path.name}: taken, though it should be refused"
+    message = _without_value(json.loads(body)["message"])
+    agreed = any(_without_value(line) in message for line in wanted)
+    return "" if agreed else f"{path.name}: another message: {message}"
+
+
+def _without_value(text: str) -> str:
+    """Newer API servers show the value where older ones, and the cases, show its type."""
+    return re.sub(r'Invalid value: (?:"[^"]*": )?', "", text)
