@@ -25,7 +25,7 @@ class SecretChain:
     """Gives each reference to the resolver of its scheme. Adapters add theirs by `resolvers`."""
 
     def __init__(self, resolvers: Mapping[str, Secrets], *, timeout_seconds: float = 10.0) -> None:
-        self._resolvers = dict(resolvers)
+        self._resolvers = resolvers
         self._timeout_seconds = timeout_seconds
 
     async def resolve(self, ref: SecretRef) -> Mapping[str, str]:

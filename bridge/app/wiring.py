@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from bridge.api.application import make_app
 from bridge.api.server import serve
 from bridge.app import config, metrics
 from bridge.app.health import ServiceHealth
-from bridge.app.secrets import build_secrets
+from bridge.app.secrets import EnvironmentSecrets, FileSecrets, SecretChain
 from bridge.csi.registry import Registry
 from bridge.csi.trace import Tracer
 from bridge.ledger.opening import open_ledger
@@ -21,6 +22,7 @@ from bridge.ledger.store import SqlLedger
 from bridge.model.failure import InvalidError
 from bridge.model.keys import Key
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
+from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
 from bridge.service.catalogue import Catalogue as Snapshots
 from bridge.service.desk import FrontDesk
@@ -62,24 +64,30 @@ class Service:
         self.lanes: dict[str, Lane] = {}
 
     async def join(self, catalogue: Catalogue) -> None:
-        """Build every adapter. One secret chain serves all of them."""
-        self.secrets = build_secrets(self.settings.secrets)
+        """Build every adapter. Each cluster has its own chain of secret resolvers: references name no cluster."""
         for cluster in self.settings.clusters:
+            resolvers = self._resolvers()
+            chain = SecretChain(resolvers, timeout_seconds=self.settings.secrets.timeout)
             surroundings = Surroundings(
-                cluster.name, self.ledger, self.secrets, self.clock, lambda driver: self.registry.view(driver).known
+                cluster.name, self.ledger, chain, self.clock, lambda driver: self.registry.view(driver).known
             )
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
-            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger)
-            for scheme, resolver in joined.resolvers.items():
-                self.secrets.add(scheme, resolver)
+            resolvers.update(joined.resolvers)
+            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger, chain)
+
+    def _resolvers(self) -> dict[str, Secrets]:
+        allowed = self.settings.secrets
+        return {
+            "env": EnvironmentSecrets(allowed.environment, os.environ),
+            "file": FileSecrets(allowed.directories),
+        }
 
     def assemble(self) -> None:
         """The neutral parts, over the lanes."""
         self.operations = Operations(self.ledger, self.clock)
         self.tools = work.Tools(
             plugins=self.registry,
-            secrets=self.secrets,
             clock=self.clock,
             writer=mint(),
             busy=lambda key: self.restores.busy(key),

@@ -141,7 +141,7 @@ class Restores:
                 if plugin is None:
                     return decide.fold_failure(seen.journal, step, _no_plugin(operation), now())
                 volume, _ = await self._volume(operation, lane, handle)
-                secrets = await self._tools.secrets.resolve(volume.secret)
+                secrets = await lane.secrets.resolve(volume.secret)
                 outcome = await plugin.delete_volume(handle=handle, secrets=secrets)
                 return _folded(seen.journal, step, outcome, now())
             case _:
@@ -156,7 +156,7 @@ class Restores:
         if plugin is None:
             return decide.fold_failure(journal, step, _no_plugin(operation), now())
         source, _ = await self._volume(operation, lane, "")
-        secrets = await self._tools.secrets.resolve(source.secret)
+        secrets = await lane.secrets.resolve(source.secret)
         new = NewVolume(
             name=names.restore_name(operation.id),
             driver=source.driver,

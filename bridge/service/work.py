@@ -14,7 +14,6 @@ from bridge.model.secret import SecretRef
 from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls, Plugins
-from bridge.ports.secrets import Secrets
 from bridge.service.lane import Lane
 
 MOST_STEPS = 50
@@ -29,7 +28,6 @@ class Tools:
     """What every pass needs besides its cluster's lane."""
 
     plugins: Plugins
-    secrets: Secrets
     clock: Clock
     writer: str
     """This process's incarnation."""
@@ -106,7 +104,7 @@ async def _call_and_save(
 ) -> None:
     """Between the call and the save, what the call did is known to nobody: the key is in doubt."""
     tools.doubts.add(seen.request.key)
-    outcome = await call(step, seen, tools)
+    outcome = await call(step, seen, lane, tools)
     folded = tools.fold(seen, step, outcome, tools.clock.now())
     if folded != seen.record:
         await lane.ledger.save(seen.request.key, folded)
@@ -120,7 +118,7 @@ def _record(seen: snapshot.Observed) -> Record:
 
 
 async def call(
-    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, tools: Tools
+    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, lane: Lane, tools: Tools
 ) -> Outcome[CutSnapshot | None]:
     """Make the plugin call. What never left this process is refused, not unsure."""
     if isinstance(step, act.Inspect) and step.assume_ready:
@@ -130,7 +128,7 @@ async def call(
         return _refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
     ref = step.note.secret if isinstance(step, act.Create) else step.secret
     try:
-        values = await tools.secrets.resolve(ref)
+        values = await lane.secrets.resolve(ref)
     except BridgeError as error:
         return _secret_failure(ref, error)
     return await _send(step, plugin, values)

@@ -110,10 +110,10 @@ class Service:
         self.ledger, self.plugin, self.cluster = ledger, plugin, cluster
         clock = RealClock()
         numbers = itertools.count(1)
-        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger)}
+        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets())}
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)
-        tools = work.Tools(plugin, memory.NoSecrets(), clock, "writer-1", busy=lambda key: self.restores.busy(key))
+        tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key))
         self.restores = Restores(self.lanes, catalogue, self.operations, tools)
         self.runner = Runner(self.lanes, tools, told=self.operations.told)
         self.desk = FrontDesk(

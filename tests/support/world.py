@@ -123,7 +123,6 @@ class World:
     async def _step(self) -> act.Action:
         tools = work.Tools(
             self.plugin,
-            memory.NoSecrets(),
             self.clock,
             f"writer-{self.incarnation}",
             doubts=self.doubts,
@@ -149,3 +148,4 @@ class World:
 class _Lane:
     requests: memory.MemoryRequests
     ledger: memory.MemoryLedger
+    secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
