@@ -226,7 +226,9 @@ def answers(socket: Path) -> bool:
     return True
 
 
-def capability(*, block: bool = False, mode: Mode.ValueType = Mode.SINGLE_NODE_WRITER) -> pb.VolumeCapability:
+def capability(
+    *, block: bool = False, mode: pb.VolumeCapability.AccessMode.Mode.ValueType = Mode.SINGLE_NODE_WRITER
+) -> pb.VolumeCapability:
     """A volume capability: mount or block, SINGLE_NODE_WRITER unless told otherwise."""
     if block:
         return pb.VolumeCapability(
