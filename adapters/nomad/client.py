@@ -88,7 +88,11 @@ class Client:
                     connector = aiohttp.TCPConnector(ssl=context, limit=settings.connections)
                 else:
                     connector = aiohttp.TCPConnector(limit=settings.connections)
-                self._session = aiohttp.ClientSession(connector=connector)
+                session = aiohttp.ClientSession(connector=connector)
+                # aiohttp sends a PUT or DELETE again by itself when the connection breaks. It may have been done,
+                # so whoever made the call must know. No public switch exists; a test holds this one.
+                session._retry_connection = False
+                self._session = session
             return self._session
 
     async def close(self) -> None:
