@@ -20,6 +20,10 @@ class Measures(Protocol):
         """Of what `exposition` returns."""
         ...
 
+    def look(self) -> None:
+        """Read the present state, on the loop; always called before `exposition`."""
+        ...
+
     def exposition(self) -> bytes:
         """All series as text. May take tens of milliseconds: called in a thread."""
         ...
@@ -56,6 +60,7 @@ class Probes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Every series in the Prometheus text format."""
+        self._measures.look()
         body = await asyncio.to_thread(self._measures.exposition)
         return web.Response(body=body, headers={"Content-Type": self._measures.content_type})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 

@@ -42,6 +42,9 @@ class Counted:
     content_type: str = "text/plain; version=0.0.4; charset=utf-8"
     requests: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
 
+    def look(self) -> None:
+        pass
+
     def exposition(self) -> bytes:
         return b"snapbridge_up 1\n"
 
