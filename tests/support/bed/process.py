@@ -22,6 +22,8 @@ from types import TracebackType
 
 STOP_SECONDS = 15.0
 TAIL_LINES = 40
+_IF_PARENT_LIVES = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+"""Closes the gap in which the parent dies before the kernel is told to kill the child with it."""
 
 
 class ServerError(RuntimeError):
@@ -141,7 +143,7 @@ class Process:
         forget(self)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        leash = [_setpriv(), "--pdeathsig", "KILL", "--"]
+        leash = [_setpriv(), "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _IF_PARENT_LIVES, "sh", str(os.getpid())]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*leash, *(str(word) for word in self.launch.argv)],
