@@ -34,7 +34,7 @@ from tests.support.nomad.processes import TaskProcess
 from tests.support.nomad.runner import Runner
 from tests.support.nomad.scheduler import Scheduler
 from tests.support.nomad.settings import Settings
-from tests.support.nomad.state import Allocation, Row, State, new_id, stamp
+from tests.support.nomad.state import Allocation, Row, State, new_id, now_ns, stamp
 
 T = TypeVar("T")
 
@@ -272,7 +272,7 @@ class FakeNomad:
     def register(self, job: Row) -> Row:
         """Register a canonical job without going over HTTP."""
         index = self.state.commit("jobs", "evals")
-        job.update(CreateIndex=index, ModifyIndex=index, JobModifyIndex=index, Status="pending")
+        job.update(CreateIndex=index, ModifyIndex=index, JobModifyIndex=index, Status="pending", SubmitTime=now_ns())
         submissions.store(self, job, index)
         return job
 

@@ -57,7 +57,7 @@ def stub(allocation: Allocation, state: State, *, task_states: bool = True) -> R
         "Namespace": allocation.namespace, "NextAllocation": allocation.next, "NodeID": allocation.node_id,
         "NodeName": state.node_name, "PreemptedAllocations": None, "PreemptedByAllocation": "",
         "RescheduleTracker": None, "TaskGroup": allocation.group,
-        "TaskStates": copy.deepcopy(allocation.tasks),
+        "TaskStates": copy.deepcopy(allocation.tasks) or None,
     }  # fmt: skip
     if not task_states:
         row["TaskStates"] = None
@@ -124,13 +124,13 @@ def _allocated(tasks: list[Row], disk: int) -> Row:
 
 
 def _metrics(allocation: Allocation) -> Row:
-    scores = {"binpack": 0.0, "job-anti-affinity": 0.0, "node-affinity": 0.0, "node-reschedule-penalty": 0.0}
+    scores = {"binpack": 0.1, "job-anti-affinity": 0.0, "node-affinity": 0.0, "node-reschedule-penalty": 0.0}
     return {
         "AllocationTime": 1, "ClassExhausted": None, "ClassFiltered": None, "CoalescedFailures": 0,
         "ConstraintFiltered": None, "DimensionExhausted": None, "NodePool": "default", "NodesAvailable": {"dc1": 1},
         "NodesEvaluated": 1, "NodesExhausted": 0, "NodesFiltered": 0, "NodesInPool": 1, "QuotaExhausted": None,
         "ResourcesExhausted": None, "Scores": None,
-        "ScoreMetaData": [{"NodeID": allocation.node_id, "NormScore": 0.0, "Scores": scores}],
+        "ScoreMetaData": [{"NodeID": allocation.node_id, "NormScore": 0.1, "Scores": scores}],
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ They must not know Nomad: the agent gives the words that Nomad adds.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,13 @@ class HostPathDriver:
         self.volume_names: dict[str, str] = {}
         self.snapshots: dict[str, SnapshotMade] = {}
         self.snapshot_names: dict[str, str] = {}
+        self.next_number = 0x10000000
         self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def _id(self) -> str:
+        """Ids in the order of their making; the real driver's lists are sorted by id."""
+        self.next_number += 1
+        return f"{self.next_number:08x}{new_id()[8:]}"
 
     async def facts(self) -> DriverFacts:
         controller = {"Clone", "Condition", "CreateDelete", "CreateDeleteSnapshot", "Expand", "Get", "GetCapacity",
@@ -132,10 +139,10 @@ class HostPathDriver:
             )
         if ask.name in self.volume_names:
             # It looks at neither the source nor the parameters (nomad-verified.md A.8).
-            return self.volumes[self.volume_names[ask.name]]
+            return dataclasses.replace(self.volumes[self.volume_names[ask.name]], context=dict(ask.parameters))
         self._check_source(ask)
         made = VolumeMade(
-            new_id(), ask.minimum_bytes, dict(ask.parameters), ({"topology.hostpath.csi/node": "n1"},),
+            self._id(), ask.minimum_bytes, dict(ask.parameters), ({"topology.hostpath.csi/node": "n1"},),
             ask.snapshot_id, ask.clone_id,
         )  # fmt: skip
         self.volumes[made.id] = made
@@ -185,7 +192,7 @@ class HostPathDriver:
         volume = self.volumes.get(source_id)
         if volume is None:
             raise DriverError("NOT_FOUND", f"volume id {source_id} does not exist in the volumes list")
-        made = SnapshotMade(new_id(), source_id, volume.capacity_bytes, int(time.time()), True)
+        made = SnapshotMade(self._id(), source_id, volume.capacity_bytes, int(time.time()), True)
         self.snapshots[made.id] = made
         self.snapshot_names[name] = made.id
         return made
@@ -199,7 +206,7 @@ class HostPathDriver:
         self, size: int, token: str, secrets: Mapping[str, str]
     ) -> tuple[list[SnapshotMade], str]:
         self.calls.append(("ListSnapshots", {"secrets": dict(secrets)}))
-        return _cut(list(self.snapshots.values()), size, token, "snapshots")
+        return _cut(sorted(self.snapshots.values(), key=lambda s: s.id), size, token, "snapshots")
 
 
 def _cut(rows: list[Any], size: int, token: str, noun: str) -> tuple[list[Any], str]:
@@ -273,9 +280,9 @@ class ScriptedDriver:
     def _made(self, source_id: str, name: str, *, ready: bool) -> SnapshotMade:
         known = self.snapshots.get(f"s-{name}")
         created = known.created_seconds if known else int(time.time())
-        made = SnapshotMade(f"s-{name}", source_id, 0 if name == "nosize" else 1048576, created, ready)
+        made = SnapshotMade(f"s-{name}", source_id, 1048576, created, ready)
         self.snapshots[made.id] = made
-        return made
+        return dataclasses.replace(made, size_bytes=0) if name == "nosize" else made
 
     async def delete_snapshot(self, snapshot_id: str, secrets: Mapping[str, str]) -> None:
         self.calls.append(("DeleteSnapshot", {"id": snapshot_id, "secrets": dict(secrets)}))

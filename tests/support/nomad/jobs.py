@@ -214,7 +214,7 @@ async def _actions(agent: FakeNomad, request: web.Request, job_id: str) -> web.S
          "TaskGroupName": group["Name"], "TaskName": task["Name"]}
         for group in job["TaskGroups"] for task in group["Tasks"] for action in task["Actions"] or []
     ]  # fmt: skip
-    return answer(rows, read_headers(0))
+    return answer(rows, read_headers(0, leader=False))
 
 
 async def _plan(agent: FakeNomad, request: web.Request, job_id: str) -> web.StreamResponse:

@@ -74,6 +74,11 @@ class Runner:
         if allocation.tasks:
             self._tell(live)
 
+    def _never_healthy(self, live: Live) -> None:
+        """Stopped before it counted as healthy (recorded in events.json and volumes.json)."""
+        if live.allocation.deployment_id and live.allocation.health is None:
+            live.allocation.health = allocations.healthy_status(self.agent.state.index + 1, healthy=False)
+
     async def _run(self, live: Live) -> None:
         try:
             await self._gate("claim")
@@ -237,6 +242,7 @@ class Runner:
         allocations.add_event(task, "Terminated", f"Exit Code: {code}", Details=details, ExitCode=code)
         if killed:
             allocations.add_event(task, "Killed", "Task successfully killed")
+            self._never_healthy(live)
         if process.serves_plugin:
             self.agent.plugin_down(spec["CSIPluginConfig"]["ID"], live.allocation.id)
         return 0 if killed else code
@@ -293,12 +299,10 @@ class Runner:
         failed = any(task["Failed"] for task in allocation.tasks.values())
         allocation.client = "failed" if failed else "complete"
         allocation.client_description = "Failed tasks" if failed else "All tasks have completed"
-        if allocation.deployment_id and allocation.health is None:
-            index = self.agent.state.index + 1
-            allocation.health = allocations.healthy_status(index, healthy=False)
-            if failed:
-                allocation.health = None
-                self.agent.scheduler.health(allocation, healthy=False)
+        if failed and allocation.deployment_id and allocation.health is None:
+            self.agent.scheduler.health(allocation, healthy=False)
+        elif live.stop.is_set():
+            self._never_healthy(live)
         self._publish(live)
         self._job_over(allocation)
         self.live.pop(allocation.id, None)

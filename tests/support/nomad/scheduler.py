@@ -68,8 +68,9 @@ class Scheduler:
         if evaluation["TriggeredBy"] == "deployment-watcher":
             evaluation.pop("JobModifyIndex", None)
         deployment = self._deploy(job, counts, index, changed) if job else None
-        if deployment:
-            evaluation["DeploymentID"] = deployment["ID"]
+        current = deployment or (self.agent.state.latest_deployment(job["Namespace"], job["ID"]) if job else None)
+        if current is not None:
+            evaluation["DeploymentID"] = current["ID"]
         self._status(job, index)
         self._publish_plan(job, evaluation, deployment, index, changed)
         self._finish(evaluation, counts, failed, before)

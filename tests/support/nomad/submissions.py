@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tests.support.nomad import acl, jobspec
-from tests.support.nomad.answers import Refusal, answer, flag, multierror, read_headers, read_json, write_headers
+from tests.support.nomad.answers import Refusal, answer, flag, multierror, read_json, write_headers
 from tests.support.nomad.state import Row, now_ns
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ async def stop(agent: FakeNomad, request: web.Request, job_id: str) -> web.Strea
     if job is not None:
         shown = copy.deepcopy(job)
         if not purge:
-            job.update(Stop=True, ModifyIndex=index, JobModifyIndex=index, Version=job["Version"] + 1)
+            job.update(Stop=True, Stable=False, ModifyIndex=index, JobModifyIndex=index, Version=job["Version"] + 1)
             agent.state.jobs[(namespace, job_id)].insert(-1, shown)
             shown = job
         events = [*agent.scheduler.plugin_events(job), agent.scheduler.job_event(shown, deleted=purge)]
@@ -188,7 +188,7 @@ async def scale(agent: FakeNomad, request: web.Request, job_id: str) -> web.Stre
         {"EvalCreateIndex": eval_index, "EvalID": evaluation["ID"], "Index": last,
          "JobModifyIndex": job["JobModifyIndex"], "KnownLeader": True, "LastContact": 0, "NextToken": "",
          "Warnings": ""},
-        read_headers(last),
+        write_headers(last),
     )  # fmt: skip
 
 

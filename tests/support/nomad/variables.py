@@ -183,7 +183,7 @@ async def _put(agent: FakeNomad, request: web.Request, path: str) -> web.StreamR
 
 
 def _check(agent: FakeNomad, request: web.Request, path: str, items: dict[str, str]) -> None:
-    headers = write_headers(agent.state.index)
+    headers = write_headers(0)
     if request.query.get("namespace") == "*":
         raise Refusal(400, 'RPC Error:: 400,can not target wildcard ("*")namespace', headers)
     if not _PATH.fullmatch(path):
@@ -203,9 +203,9 @@ def _plain(
     held = known.lock if known is not None else None
     if lock and held is None:
         text = "RPC Error:: 400,RPC Error:: 400,variable should not contain lock definition"
-        raise Refusal(400, text, write_headers(agent.state.index))
+        raise Refusal(400, text, write_headers(0))
     if held is not None and (lock or {}).get("ID") != held.id:
-        return _conflict(_blank(*key), None)
+        return _conflict(_blank(*key), 0)
     refused = _cas(agent, request, known, key)
     if refused is not None:
         return refused
@@ -229,7 +229,7 @@ def _cas(
     if int(raw) == current:
         return None
     row = known.row() if known is not None else _blank(*key)
-    return _conflict(row, agent.state.commit())
+    return _conflict(row, row["ModifyIndex"])
 
 
 def _write(agent: FakeNomad, key: tuple[str, str], items: dict[str, str]) -> Variable:
@@ -258,7 +258,7 @@ def _acquire(
     delay = blocking.duration_seconds(asked.get("LockDelay", "")) or _DEFAULT_SECONDS
     if not _SHORTEST_SECONDS <= ttl <= _LONGEST_SECONDS:
         text = multierror("TTL must be between 10 seconds and 24 hours")
-        raise Refusal(400, f"RPC Error:: 400,{text}", write_headers(agent.state.index))
+        raise Refusal(400, f"RPC Error:: 400,{text}", write_headers(0))
     known: Variable | None = agent.state.variables.get(key)
     held = known.lock if known is not None else None
     now = asyncio.get_running_loop().time()
@@ -285,11 +285,11 @@ def _renew(agent: FakeNomad, request: web.Request, path: str, body: Row) -> web.
     if variable is None:
         raise Refusal(404, "variable not found")  # not recorded; the text of get
     if variable.lock is None:
-        raise Refusal(500, "variable doesn't hold a lock", write_headers(agent.state.index))  # recorded for release
+        raise Refusal(500, "variable doesn't hold a lock", write_headers(0))  # recorded for release
     if variable.lock.id != lock_id:
         raise Refusal(409, "attempting to modify locked variable")
     variable.lock.renewed_at = asyncio.get_running_loop().time()
-    return answer(variable.row(items=False), write_headers(variable.modify_index))
+    return answer(variable.row(items=False))
 
 
 def _release(agent: FakeNomad, request: web.Request, path: str, body: Row) -> web.StreamResponse:
@@ -297,7 +297,7 @@ def _release(agent: FakeNomad, request: web.Request, path: str, body: Row) -> we
     if variable is None:
         raise Refusal(404, "variable not found")  # not recorded; the text of get
     if variable.lock is None:
-        raise Refusal(500, "variable doesn't hold a lock", write_headers(agent.state.index))
+        raise Refusal(500, "variable doesn't hold a lock", write_headers(0))
     if variable.lock.id != lock_id:
         return _conflict(_blank(*_key(request, path)), None)
     variable.lock = None
@@ -312,7 +312,7 @@ def _delete(agent: FakeNomad, request: web.Request, path: str) -> web.StreamResp
     key = _key(request, path)
     known: Variable | None = agent.state.variables.get(key)
     if known is not None and known.lock is not None:
-        return _conflict(_blank(*key), None)
+        return _conflict(_blank(*key), 0)
     refused = _cas(agent, request, known, key)
     if refused is not None:
         return refused

@@ -190,9 +190,11 @@ def _reconcile(volume: Volume, item: Row) -> None:
             if key in ("SnapshotID", "CloneID") and not given:
                 continue
             problems.append(f"{word} cannot be updated")
-    options = item.get("MountOptions") or {}
+    given = item.get("MountOptions")
+    options = given or {}
     flags, kind = options.get("MountFlags"), options.get("FSType", "")
-    if volume.in_use and (kind != spec["FSType"] or (flags or None) != (volume.mount_flags or None)):
+    same = given is not None and kind == spec["FSType"] and (flags or None) == (volume.mount_flags or None)
+    if volume.in_use and not same:
         problems.append("can not update mount options while volume is in use")
     if problems:
         raise controller_calls.CallError(multierror(*problems))

@@ -1,0 +1,43 @@
+"""The fake Nomad agent is held to the recordings of a real one (Nomad 2.0.6-dev, see docs).
+
+Each recorded request is sent to the fake in the recorded order; status, Nomad's headers and the body are compared.
+Ids are matched by a bijection, times and indexes by kind, error texts word by word. `replay_scripts` lists the
+exclusions with their reasons.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.nomad import replay_scripts
+from tests.support.nomad.agent import FakeNomad
+from tests.support.nomad.replay_player import Player, Script, load, play
+from tests.support.nomad.settings import Settings
+
+RECORDINGS = Path(__file__).parent / "recordings" / "nomad-2.0.6-dev"
+# The recorded 2 minutes and 125 s become 1.2 s and 1.25 s.
+SETTINGS = Settings(controller_cap_seconds=1.2, lock_time_scale=0.01)
+PLAIN = {
+    "volumes": replay_scripts.VOLUMES,
+    "snapshots": replay_scripts.SNAPSHOTS,
+    "plugins": replay_scripts.PLUGINS,
+    "jobs": replay_scripts.JOBS,
+    "variables": replay_scripts.VARIABLES,
+    "blocking": replay_scripts.BLOCKING,
+    "errors": replay_scripts.ERRORS,
+    "agent": replay_scripts.AGENT,
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+async def test_plain_answers(name: str) -> None:
+    script: Script = PLAIN[name]
+    cases = load(RECORDINGS / f"{name}.json")
+    async with FakeNomad(settings=SETTINGS) as agent, aiohttp.ClientSession() as session:
+        score = await play(Player(agent, session), cases, script)
+    print(f"{name}: {score.replayed} replayed, {score.matched} matched, {score.excluded} excluded")
+    assert not score.problems, "\n".join(score.problems)
+    assert score.replayed + score.excluded == len(cases)
