@@ -125,6 +125,10 @@ class StandaloneCluster:
         """Never: the book keeps this cluster's requests."""
         self._refuse("withdraw")
 
+    async def abandon(self, key: Key) -> None:
+        """Never: the book keeps this cluster's requests."""
+        self._refuse("withdraw")
+
     def _refuse(self, verb: str) -> NoReturn:
         raise InvalidError(f"{verb} is for clusters with requests of their own; {self._cluster} has none")
 

@@ -17,10 +17,12 @@ from bridge.app.health import ServiceHealth
 from bridge.app.secrets import EnvironmentSecrets, FileSecrets, SecretChain
 from bridge.csi.registry import Registry
 from bridge.csi.trace import Tracer
+from bridge.decide import action as act
 from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
 from bridge.model.failure import InvalidError
 from bridge.model.keys import Key
+from bridge.model.operation import Operation, OperationState
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
@@ -28,7 +30,7 @@ from bridge.service.catalogue import Catalogue as Snapshots
 from bridge.service.desk import FrontDesk
 from bridge.service.intake import HookIntake
 from bridge.service.lane import Lane, lane
-from bridge.service.operations import Operations
+from bridge.service.operations import CREATE, Operations
 from bridge.service.restores import Restores
 from bridge.service.runner import Runner
 
@@ -85,13 +87,13 @@ class Service:
 
     def assemble(self) -> None:
         """The neutral parts, over the lanes."""
-        self.operations = Operations(self.ledger, self.clock)
+        self.operations = Operations(self.ledger, self.clock, on_end=self._count_end)
         self.tools = work.Tools(
             plugins=self.registry,
             clock=self.clock,
             writer=mint(),
             busy=lambda key: self.restores.busy(key),
-            on_step=self.meter.on_step,
+            on_step=self._count_step,
         )
         snapshots = Snapshots(self.lanes, self.ledger)
         self.restores = Restores(self.lanes, snapshots, self.operations, self.tools)
@@ -118,6 +120,24 @@ class Service:
             self.ledger.warnings(),
             {name: joined.problems for name, joined in self.joined.items()},
         )
+
+        self.meter.watch(
+            metrics.Sources(
+                plugins=self.registry.describe,
+                clusters=self.desk.clusters,
+                queue_depth=lambda: len(self.runner.queue),
+            )
+        )
+
+    def _count_step(self, key: Key, step: act.Action) -> None:
+        if isinstance(step, act.Erase) and step.orphan:
+            log.warning("an orphan on the backend is possible", extra={"key": str(key), "orphan": step.orphan})
+            self.meter.orphan_possible()
+
+    def _count_end(self, operation: Operation) -> None:
+        self.meter.operation_ended(operation.verb, operation.state.value)
+        if operation.verb == CREATE and operation.state is OperationState.DONE:
+            self.meter.phase_ended("ready", operation.updated_at - operation.created_at)
 
     def tasks(self) -> Mapping[str, Task]:
         """What the supervisor keeps running."""
@@ -173,8 +193,10 @@ async def assembled(settings: config.Config, catalogue: Catalogue) -> AsyncItera
     if settings.hub is not None:
         raise InvalidError("the hub is not wired", field="hub")
     clock = WallClock()
+    tracer = Tracer()
     async with open_ledger(settings.service.ledger_url, clock) as ledger:
-        service = Service(settings, ledger, Registry(settings.csi.settings(), clock, Tracer()), clock)
+        service = Service(settings, ledger, Registry(settings.csi.settings(), clock, tracer), clock)
+        tracer.listen(service.meter.call_ended)
         await service.join(catalogue)
         service.assemble()
         await service.operations.load()

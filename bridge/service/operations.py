@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bridge.model.failure import ConflictError, Failure, FailureKind, NotFoundError
 from bridge.model.keys import Key
@@ -42,7 +42,10 @@ def settle(
 class Operations:
     """The running ones, in memory as well as in the book."""
 
-    def __init__(self, book: Book, clock: Clock) -> None:
+    def __init__(
+        self, book: Book, clock: Clock, on_end: Callable[[Operation], None] = lambda _operation: None
+    ) -> None:
+        self._on_end = on_end
         self._book = book
         self._clock = clock
         self._running: dict[str, Operation] = {}
@@ -78,6 +81,7 @@ class Operations:
             self._running[stored.id] = stored
         else:
             self._running.pop(stored.id, None)
+            self._on_end(stored)
         changed = self._changed.pop(stored.id, None)
         if changed is not None:
             changed.set()
