@@ -46,7 +46,7 @@ def bound(**fields: object) -> Iterator[None]:
         _bound.reset(token)
 
 
-def setup(*, format: Format = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def set_up(level: str = "info", format: Format = "auto", *, stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error). "auto" is text on a terminal, JSON elsewhere.
 
     ValueError for a level that does not exist. Calling it again replaces the earlier set-up.

@@ -25,7 +25,7 @@ def root():
 @pytest.fixture
 def written(root):
     stream = io.StringIO()
-    logs.setup(format="json", stream=stream)
+    logs.set_up(format="json", stream=stream)
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -64,7 +64,7 @@ def test_a_line_is_an_object_with_the_fields_beside_the_message(written):
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_secrets_are_stripped(root, fields, format):
     stream = io.StringIO()
-    logs.setup(format=format, stream=stream)
+    logs.set_up(format=format, stream=stream)
     logging.getLogger("x").info("called", extra=fields)
     assert "hunter2" not in stream.getvalue()
     assert logs.STRIPPED in stream.getvalue()
@@ -91,15 +91,15 @@ def test_a_field_cannot_replace_the_message(written):
 
 def test_text_is_one_line_and_json_is_the_default_off_a_terminal(root):
     stream = io.StringIO()
-    logs.setup(format="text", stream=stream)
+    logs.set_up(format="text", stream=stream)
     logging.getLogger("x").warning("slow", extra={"reason": "two words", "seconds": 3})
     assert stream.getvalue().endswith('WARNING slow  reason="two words" seconds=3\n')
     stream = io.StringIO()
-    logs.setup(stream=stream)
+    logs.set_up(stream=stream)
     logging.getLogger("x").warning("slow")
     assert json.loads(stream.getvalue())["message"] == "slow"
 
 
 def test_an_unknown_level_is_refused():
     with pytest.raises(ValueError, match="verbose"):
-        logs.setup(level="verbose")
+        logs.set_up(level="verbose")
