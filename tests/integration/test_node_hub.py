@@ -1,0 +1,284 @@
+"""Hub and agents over real streams: attach, calls, restarts, losses, and who is let in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from bridge.csi.instance import Instance
+from bridge.csi.registry import Registry
+from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
+from bridge.model.failure import FailureKind
+from bridge.model.outcome import Done, Failed
+from bridge.model.plugin import Capability, PluginDescription, Route
+from bridge.node.agent import NodeAgent
+from bridge.node.hub import Hub
+from bridge.node.settings import AgentSettings, HubSettings, Tls
+from tests.support import csi_server
+from tests.support.csi_server import Plugin, RealClock, until
+from tests.support.node_pki import Authority
+
+DRIVER = "test.csi.example"
+CLOCK = RealClock()
+REGISTRY = RegistrySettings(
+    calls=CallSettings(deadlines=Deadlines(default_seconds=10, by_verb={"DeleteSnapshot": 0.5, "Probe": 2})),
+    probe_interval_seconds=0.3,
+)
+NONE: dict[str, str] = {}
+
+
+class Site:
+    """A hub with its registry, and agents that come and go. Everything runs in one task group."""
+
+    def __init__(self, folder: Path, group: asyncio.TaskGroup) -> None:
+        self.folder = folder
+        self.authority = Authority(folder / "pki")
+        self.registry = Registry(REGISTRY, CLOCK)
+        certificate, key = self.authority.issue("hub", loopback=True)
+        tls = Tls(str(certificate), str(key), str(self.authority.path))
+        self.hub = Hub(HubSettings("127.0.0.1:0", tls, silence_seconds=3, version="9"), CLOCK, self.registry)
+        self._group = group
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: object, name: str) -> asyncio.Task[None]:
+        task = self._group.create_task(work, name=name)  # type: ignore[arg-type]
+        self.tasks.append(task)
+        return task
+
+    def tls_for(self, node: str, authority: Authority | None = None) -> Tls:
+        certificate, key = (authority or self.authority).issue(node)
+        return Tls(str(certificate), str(key), str(self.authority.path))
+
+    async def agent(self, node: str, socket: Path, tls: Tls | None = None) -> tuple[NodeAgent, asyncio.Task[None]]:
+        """An agent with a local registry; cancel its task to end it."""
+        local = Registry(REGISTRY, CLOCK)
+        settings = AgentSettings(
+            node, f"127.0.0.1:{self.hub.port}", tls or self.tls_for(node), version="8", paths=(str(socket),),
+            topology={"zone": "a"},
+        )  # fmt: skip
+        agent = NodeAgent(settings, CLOCK, local)
+
+        async def run() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(local.run())
+                group.create_task(agent.run())
+
+        return agent, self.start(run(), node)
+
+    def rows(self, node: str) -> list[PluginDescription]:
+        return [row for row in self.registry.describe() if row.node == node]
+
+    async def healthy(self, node: str) -> Instance:
+        await until(lambda: self.rows(node) and all(row.healthy for row in self.rows(node)), 10)
+        calls = self.registry.controller(DRIVER)
+        assert isinstance(calls, Instance)
+        return calls
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with asyncio.TaskGroup() as group:
+        site = Site(tmp_path, group)
+        site.start(site.registry.run(), "registry")
+        site.start(site.hub.run(), "hub")
+        await asyncio.wait_for(site.hub.started(), 5)
+        yield site
+        for task in site.tasks:
+            task.cancel()
+
+
+def failure(outcome: object) -> tuple[FailureKind, str]:
+    assert isinstance(outcome, Failed), outcome
+    return outcome.failure.kind, outcome.failure.code
+
+
+async def test_calls_are_carried_to_the_plugin_and_back(site: Site, tmp_path: Path) -> None:
+    plugin = Plugin(node_id="n-1")
+    async with csi_server.serving(plugin, tmp_path / "a.sock"):
+        await site.agent("worker-1", tmp_path / "a.sock")
+        calls = await site.healthy("worker-1")
+        assert calls.route is Route.NODE_AGENT
+        assert calls.id.instance == f"worker-1:{tmp_path}/a.sock"
+        assert site.registry.view(DRIVER).can(Capability.CREATE_DELETE_SNAPSHOT)
+        made = await calls.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets={"k": "value-1"})
+        assert isinstance(made, Done)
+        assert plugin.requests[-1].secrets["k"] == "value-1"
+        found = [o async for o in calls.list_snapshots(secrets=NONE)]
+        assert found == [made]
+        parts = [part async for part in calls.blocks.allocated(handle="s", secrets=NONE)]
+        assert len(parts) == 3
+        assert all(isinstance(part, Done) for part in parts)
+        plugin.refuse("CreateSnapshot", grpc.StatusCode.INTERNAL, "boom")
+        again = await calls.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE)
+        assert failure(again) == (FailureKind.UNSURE, "INTERNAL")
+        node = site.registry.node(DRIVER, "worker-1")
+        assert node is not None
+        (listed,) = site.hub.nodes()
+        assert (listed.name, listed.connected, listed.version, listed.plugins) == ("worker-1", True, "8", (DRIVER,))
+        assert listed.labels == {"zone": "a"}
+
+
+async def test_deadline_and_cancel_reach_the_plugin(site: Site, tmp_path: Path) -> None:
+    plugin = Plugin()
+    ended = asyncio.Event()
+
+    async def slow(_request: object, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
+        remaining.append(context.time_remaining())
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    remaining: list[float] = []
+    plugin.script["DeleteSnapshot"] = plugin.script["CreateSnapshot"] = slow
+    async with csi_server.serving(plugin, tmp_path / "a.sock"):
+        await site.agent("worker-1", tmp_path / "a.sock")
+        calls = await site.healthy("worker-1")
+        late = await calls.delete_snapshot(handle="s", secrets=NONE)
+        assert failure(late) == (FailureKind.UNSURE, "DEADLINE_EXCEEDED")
+        assert remaining[0] < 0.6
+        await asyncio.wait_for(ended.wait(), 5)
+        ended.clear()
+        task = asyncio.create_task(calls.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE))
+        await until(lambda: len(remaining) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(ended.wait(), 5)
+        assert remaining[1] > 5
+        assert plugin.calls["CreateSnapshot"] == plugin.calls["DeleteSnapshot"] == 1
+
+
+async def test_a_killed_agent_makes_its_calls_unsure_and_spares_the_other(site: Site, tmp_path: Path) -> None:
+    first, second = Plugin("one.example"), Plugin("two.example")
+    tls = site.tls_for("worker-1")
+    command = [
+        sys.executable, "-m", "tests.support.node_process", "worker-1", f"127.0.0.1:{site.hub.port}",
+        str(tmp_path / "a.sock"), tls.authorities, tls.certificate, tls.key,
+    ]  # fmt: skip
+    async with csi_server.serving(first, tmp_path / "a.sock"), csi_server.serving(second, tmp_path / "b.sock"):
+        process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+        try:
+            await site.agent("worker-2", tmp_path / "b.sock")
+            await until(lambda: site.registry.controller("one.example"), 20)
+            await until(lambda: site.registry.controller("two.example"))
+            one, two = site.registry.controller("one.example"), site.registry.controller("two.example")
+            assert one is not None
+            assert two is not None
+            first.hang("CreateSnapshot")
+            release = second.hang("CreateSnapshot")
+            lost = asyncio.create_task(
+                one.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE)
+            )
+            kept = asyncio.create_task(
+                two.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE)
+            )
+            await until(lambda: first.calls.get("CreateSnapshot") and second.calls.get("CreateSnapshot"))
+        finally:
+            process.kill()
+            await process.wait()
+        assert failure(await asyncio.wait_for(lost, 5)) == (FailureKind.UNSURE, "UNAVAILABLE")
+        release.set()
+        assert isinstance(await asyncio.wait_for(kept, 5), Done)
+        await until(lambda: site.registry.controller("one.example") is None)
+        assert "worker-1 is not attached" in site.registry.view("one.example").sentence
+        assert [(node.name, node.connected) for node in site.hub.nodes()] == [("worker-1", False), ("worker-2", True)]
+        after = await one.delete_snapshot(handle="s", secrets=NONE)
+        assert failure(after) == (FailureKind.REFUSED, "UNAVAILABLE")
+        first.script.clear()
+        await site.agent("worker-1", tmp_path / "a.sock")
+        await until(lambda: site.registry.controller("one.example"))
+        again = await one.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE)
+        assert isinstance(again, Done)
+        assert first.store.created == 1
+
+
+async def test_a_restarted_plugin_is_seen_through_the_agent_within_two_seconds(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    async with csi_server.serving(Plugin(version="1.0"), path):
+        await site.agent("worker-1", path)
+        await site.healthy("worker-1")
+    await until(lambda: site.registry.controller(DRIVER) is None, 2)
+    await asyncio.sleep(1)
+    async with csi_server.serving(Plugin(version="2.0"), path):
+        took = await until(
+            lambda: site.registry.controller(DRIVER) and site.rows("worker-1")[0].vendor_version == "2.0"
+        )
+        assert took < 2
+
+
+async def test_a_certificate_for_another_node_is_refused(site: Site, tmp_path: Path) -> None:
+    agent, _ = await site.agent("worker-1", tmp_path / "a.sock", site.tls_for("worker-2"))
+    await until(lambda: "not for the node worker-1" in agent.sentence)
+    assert site.hub.nodes() == []
+
+
+async def test_a_certificate_of_another_authority_is_refused(site: Site, tmp_path: Path) -> None:
+    foreign = site.tls_for("worker-1", Authority(tmp_path / "foreign", "another authority"))
+    agent, _ = await site.agent("worker-1", tmp_path / "a.sock", foreign)
+    await until(lambda: "UNAVAILABLE" in agent.sentence)
+    assert site.hub.nodes() == []
+    site_tls = site.tls_for("worker-3")
+    alien = Tls(site_tls.certificate, site_tls.key, str(tmp_path / "foreign" / "ca.pem"))
+    deceived, _ = await site.agent("worker-3", tmp_path / "a.sock", alien)
+    await until(lambda: "UNAVAILABLE" in deceived.sentence)
+    assert site.hub.nodes() == []
+
+
+async def test_an_alternative_name_will_do_and_renewed_files_are_taken(site: Site, tmp_path: Path) -> None:
+    certificate, key = site.authority.issue("some-machine", dns="worker-1")
+    tls = Tls(str(certificate), str(key), str(site.authority.path))
+    async with csi_server.serving(Plugin(), tmp_path / "a.sock"):
+        _, task = await site.agent("worker-1", tmp_path / "a.sock", tls)
+        await site.healthy("worker-1")
+        task.cancel()
+        await until(lambda: not site.hub.nodes()[0].connected)
+        site.authority.issue("hub", loopback=True)
+        await site.agent("worker-1", tmp_path / "a.sock", tls)
+        await site.healthy("worker-1")
+
+
+async def test_the_hub_comes_back_and_the_agents_with_it(tmp_path: Path) -> None:
+    registry = Registry(REGISTRY, CLOCK)
+    local = Registry(REGISTRY, CLOCK)
+    settings = HubSettings("127.0.0.1:0", plaintext_on_loopback=True)
+    async with csi_server.serving(Plugin(), tmp_path / "a.sock"), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(registry.run()), group.create_task(local.run())]
+        hub = Hub(settings, CLOCK, registry)
+        running = group.create_task(hub.run())
+        port = await asyncio.wait_for(hub.started(), 5)
+        address = f"127.0.0.1:{port}"
+        agent = NodeAgent(
+            AgentSettings("w", address, plaintext_on_loopback=True, paths=(str(tmp_path / "a.sock"),)), CLOCK, local
+        )
+        tasks.append(group.create_task(agent.run()))
+        await until(lambda: registry.controller(DRIVER))
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        again = Hub(HubSettings(address, plaintext_on_loopback=True), CLOCK, Registry(REGISTRY, CLOCK))
+        tasks.append(group.create_task(again.run()))
+        await until(lambda: again.nodes() and again.nodes()[0].connected)
+        for task in tasks:
+            task.cancel()
+
+
+async def test_a_second_agent_of_the_same_name_replaces_the_first(site: Site, tmp_path: Path) -> None:
+    async with csi_server.serving(Plugin("a.example"), tmp_path / "a.sock"):
+        first, task = await site.agent("worker-1", tmp_path / "a.sock")
+        await until(lambda: site.registry.controller("a.example"))
+        async with csi_server.serving(Plugin("b.example"), tmp_path / "b.sock"):
+            second, other = await site.agent("worker-1", tmp_path / "b.sock")
+            await until(lambda: "newer stream of the same node" in first.sentence + second.sentence)
+            task.cancel()
+            await until(lambda: site.registry.controller("b.example"))
+            await until(lambda: not site.registry.view("a.example").known)
+            other.cancel()
