@@ -127,7 +127,7 @@ class StandaloneCluster:
 
     async def abandon(self, key: Key) -> None:
         """Never: the book keeps this cluster's requests."""
-        self._refuse("withdraw")
+        self._refuse("abandon")
 
     def _refuse(self, verb: str) -> NoReturn:
         raise InvalidError(f"{verb} is for clusters with requests of their own; {self._cluster} has none")
