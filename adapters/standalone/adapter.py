@@ -142,7 +142,10 @@ class StandaloneCluster:
             instance = f"{self._cluster}/{plugin.name}"
             await plugins.ensure_socket(instance, plugin.socket, backend=plugin.backend, node=plugin.node)
         self._announced = True
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._announced = not self._plugins
 
     def ready(self) -> str:
         """Empty once its plugins are announced. Whether they answer is the registry's to say."""

@@ -70,7 +70,7 @@ class VolumeSettings(_Closed):
     parameters: dict[str, str] = {}
     """What a volume restored from its snapshots is made with."""
     context: dict[str, str] = {}
-    secret: Reference | Literal[""] = ""
+    secret: Reference = ""
     """A reference to the CSI secrets of its calls, like file:/etc/snapbridge/secrets/san."""
     used_by: list[str] = []
     """Who uses it, in your own words. While somebody does, it cannot be forgotten."""

@@ -28,7 +28,7 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) ->
     """For each error: where, what, and a remedy."""
     seen = set()
     for item in error.errors(include_url=False, include_context=True):
-        path: Path = item["loc"]
+        path: Path = tuple(part for part in item["loc"] if part != "[key]")
         answer = _answer(item, path, model)
         if (path, answer) not in seen:
             seen.add((path, answer))
