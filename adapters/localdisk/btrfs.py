@@ -28,17 +28,22 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
+def _arguments(path: Path) -> bytearray:
+    """The name, in a buffer that may be longer than 1024 bytes: Python asks for a mutable one then."""
+    return bytearray(struct.pack("=q4088s", 0, os.fsencode(path.name)))
+
+
 def create(path: Path) -> None:
     """Makes an empty subvolume. Raises OSError (ENOTTY where this is not btrfs)."""
     with _opened(path.parent) as parent:
-        fcntl.ioctl(parent, _SUBVOL_CREATE, struct.pack("=q4088s", 0, os.fsencode(path.name)))
+        fcntl.ioctl(parent, _SUBVOL_CREATE, _arguments(path))
 
 
 def snapshot(source: Path, target: Path) -> None:
     """Makes `target` a writable copy of the subvolume `source`, as it is at one moment."""
     with _opened(source) as origin, _opened(target.parent) as parent:
-        arguments = struct.pack("=qQQ4Q4040s", origin, 0, 0, 0, 0, 0, 0, os.fsencode(target.name))
-        fcntl.ioctl(parent, _SNAP_CREATE_V2, arguments)
+        packed = struct.pack("=qQQ4Q4040s", origin, 0, 0, 0, 0, 0, 0, os.fsencode(target.name))
+        fcntl.ioctl(parent, _SNAP_CREATE_V2, bytearray(packed))
 
 
 def works(folder: Path) -> bool:
@@ -60,6 +65,6 @@ def remove_tree(path: Path) -> None:
     """Removes a directory or a subvolume. Symbolic links inside are removed, not followed."""
     if path.stat(follow_symlinks=False).st_ino == _FIRST_INODE:
         with contextlib.suppress(OSError), _opened(path.parent) as parent:
-            fcntl.ioctl(parent, _SNAP_DESTROY, struct.pack("=q4088s", 0, os.fsencode(path.name)))
+            fcntl.ioctl(parent, _SNAP_DESTROY, _arguments(path))
             return
     shutil.rmtree(path)
