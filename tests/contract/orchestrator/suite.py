@@ -10,7 +10,7 @@ import abc
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -64,6 +64,14 @@ class Heard:
         self.drafts: list[SnapshotDraft] = []
         self.sockets: dict[str, tuple[str, str, str]] = {}
         self.calls: dict[str, PluginCalls] = {}
+        self._changed = asyncio.Event()
+
+    async def until_sockets(self, wanted: Mapping[str, tuple[str, str, str]]) -> None:
+        """Return when all of these are announced."""
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while not wanted.items() <= self.sockets.items():
+                self._changed.clear()
+                await self._changed.wait()
 
     def wake(self, key: Key) -> None:
         self.keys.append(key)
@@ -77,6 +85,7 @@ class Heard:
 
     async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
         self.sockets[instance] = (path, backend, node)
+        self._changed.set()
 
     async def ensure_calls(
         self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
@@ -238,9 +247,7 @@ class OrchestratorContract:
             before = dict(first.sockets)
         async with running(place.orchestrator) as second:
             assert await place.orchestrator.volumes.find(place.known.namespace, place.known.name) == place.known
-            async with asyncio.timeout(SETTLE_SECONDS):
-                while not before.items() <= second.sockets.items():
-                    await asyncio.sleep(0.02)
+            await second.until_sockets(before)
 
     async def test_it_wakes_only_its_own_keys(self, place: Place) -> None:
         async with running(place.orchestrator) as heard:
