@@ -93,11 +93,12 @@ class Cache:
         place = (metadata.get("namespace", ""), metadata["name"])
         if uid in self._gone:
             return False
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            # The write that takes the last finalizer off deletes; its answer shows the version from before.
+            return self._drop(place, uid)
         known = self._stored.get(place)
         if known is not None and not newer(version, known.version):
             return False
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
-            return self._drop(place, uid)
         before = _read(known) if known is not None and self._listeners else None
         trimmed = self._trim(item)
         self._put(place, _Stored(uid, version, orjson.dumps(trimmed), self._marks(trimmed)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pathlib
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
@@ -16,18 +16,6 @@ from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 
 _READ_BUFFER_BYTES = 2**20
-
-
-class Access(Protocol):
-    """What a client needs: a session, a base address and the header of the moment."""
-
-    host: str
-
-    async def authorization(self) -> str:
-        """The Authorization header's value; empty when the connection itself is the credential."""
-        ...
-
-    def session(self) -> aiohttp.ClientSession: ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,10 +26,18 @@ class Connection:
     configuration: Any
     proxy: str | None
     _rest: Any
-    _session: aiohttp.ClientSession
+    _limit: int
+    _session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
-        """The pool; `trust_env` is off, the proxy is in `proxy`."""
+        """The pool, opened when it is needed; `trust_env` is off, the proxy is in `proxy`."""
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._limit, ssl=self._rest.ssl_context, keepalive_timeout=60),
+                trust_env=False,
+                read_bufsize=_READ_BUFFER_BYTES,
+                headers={"Accept": "application/json", "User-Agent": "snapbridge"},
+            )
         return self._session
 
     async def authorization(self) -> str:
@@ -52,8 +48,9 @@ class Connection:
         return str(self.configuration.get_basic_auth_token()) if self.configuration.username else ""
 
     async def close(self) -> None:
-        """Close the pool."""
-        await self._session.close()
+        """Close the pool. A later call opens a new one."""
+        if self._session is not None:
+            await self._session.close()
         await self._rest.close()
 
 
@@ -75,14 +72,9 @@ async def open_connection(settings: Settings) -> Connection:
         configuration.proxy = settings.proxy
     configuration.connection_pool_maxsize = settings.connections
     client = rest.RESTClientObject(configuration)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=settings.connections, ssl=client.ssl_context, keepalive_timeout=60),
-        trust_env=False,
-        read_bufsize=_READ_BUFFER_BYTES,
-        headers={"Accept": "application/json", "User-Agent": "snapbridge"},
-        auto_decompress=True,
+    return Connection(
+        configuration.host.rstrip("/"), configuration, configuration.proxy, client, settings.connections
     )
-    return Connection(configuration.host.rstrip("/"), configuration, configuration.proxy, client, session)
 
 
 async def _load(settings: Settings, configuration: Any) -> None:

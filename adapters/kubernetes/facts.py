@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any
 
 Object = dict[str, Any]
@@ -36,6 +37,18 @@ def path(item: Object | None, *fields: str) -> Any:
             return None
         value = value.get(field)
     return value
+
+
+def seconds_of(text: object) -> float:
+    """Seconds since the epoch of an instant as the API server writes it; 0 when there is none.
+
+    >>> seconds_of("1970-01-01T00:01:00Z"), seconds_of(None)
+    (60.0, 0.0)
+    """
+    try:
+        return datetime.datetime.fromisoformat(str(text)).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
 
 
 def is_ready(snapshot: Object) -> bool:

@@ -9,7 +9,16 @@ import dataclasses
 from typing import Any
 
 from adapters.kubernetes import names, templates
-from adapters.kubernetes.facts import Facts, is_bound, is_deleting, is_ready, path, points_back, static_content
+from adapters.kubernetes.facts import (
+    Facts,
+    is_bound,
+    is_deleting,
+    is_ready,
+    path,
+    points_back,
+    seconds_of,
+    static_content,
+)
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.keys import snapshot_key
 from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
@@ -59,6 +68,8 @@ def request(cluster: str, facts: Facts) -> SnapshotRequest:
         held=_held(facts.snapshot, facts.claim),
         in_use=_in_use(facts.restoring),
         trouble=cut.trouble if wish is Wish.PRESENT else None,
+        volume=path(facts.snapshot, "spec", "source", "persistentVolumeClaimName") or "",
+        created_at=seconds_of(metadata.get("creationTimestamp")),
         abandon=(metadata.get("annotations") or {}).get(names.ABANDON) == "true",
     )
 
@@ -105,6 +116,7 @@ def _gone(cluster: str, facts: Facts) -> SnapshotRequest:
         policy=cut.policy,
         parameters=cut.parameters,
         secrets=cut.secrets,
+        created_at=seconds_of(content["metadata"].get("creationTimestamp")),
     )
 
 

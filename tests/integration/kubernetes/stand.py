@@ -1,0 +1,187 @@
+"""The adapter and the service's worker on a real API server, with a plugin that keeps state in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+from adapters.kubernetes import adapter
+from adapters.kubernetes.settings import Settings
+from bridge.model.keys import Key
+from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
+from bridge.ports.orchestrator import Intake
+from bridge.ports.plugin import PluginSink
+from bridge.service import work
+from bridge.service.lane import Lane
+from bridge.service.runner import Runner
+from tests.integration.kubernetes import definitions
+from tests.support.bed.controlplane import ControlPlane
+from tests.support.memory import MemoryPlugin, Script, VirtualClock
+
+DRIVER = "memory.snapbridge.test"
+Object = dict[str, Any]
+
+
+class WallClock:
+    """The `Clock` port on this host's clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Stand:
+    """Everything a test needs at hand."""
+
+    def __init__(self, plane: ControlPlane, cluster: adapter.Cluster, plugin: MemoryPlugin, runner: Runner) -> None:
+        self.plane = plane
+        self.cluster = cluster
+        self.plugin = plugin
+        self.runner = runner
+
+    async def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return await asyncio.to_thread(self.plane.kubectl, *words, stdin=stdin)
+
+    async def apply(self, *objects: Object) -> None:
+        await asyncio.to_thread(self.plane.admin.apply, list(objects))
+
+    async def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
+        """The object as the API server has it, or None."""
+        words = [kind, name, "-n", namespace, "--ignore-not-found"]
+        text = await self.kubectl("get", *words, "-o", "name")
+        if not text.strip():
+            return None
+        return await asyncio.to_thread(self.plane.admin.get, kind, name, "-n", namespace)
+
+    async def until(self, what: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+        """Wait until it holds."""
+        deadline = time.monotonic() + seconds
+        while not await what():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it did not come about in {seconds} s")
+            await asyncio.sleep(0.05)
+
+    async def until_known(self, what: Callable[[], object], seconds: float = 15.0) -> None:
+        """Wait until the adapter's caches show it; costs the API server nothing."""
+
+        async def look() -> bool:
+            return bool(what())
+
+        await self.until(look, seconds)
+
+    async def volume(self, namespace: str, name: str, driver: str = DRIVER) -> None:
+        """A PersistentVolume and a claim that are bound to each other."""
+        await self.apply(*volume_objects(namespace, name, driver))
+        await self.until_known(
+            lambda: (self.cluster.world.claims.get(namespace, name) or {}).get("status", {}).get("phase") == "Bound"
+        )
+
+    def snapshot(self, namespace: str, name: str) -> Object | None:
+        """The VolumeSnapshot as the caches have it."""
+        return self.cluster.world.snapshots.get(namespace, name)
+
+    async def until_ready(self, namespace: str, name: str, seconds: float = 15.0) -> Object:
+        await self.until_known(
+            lambda: ((self.snapshot(namespace, name) or {}).get("status") or {}).get("readyToUse"), seconds
+        )
+        found = self.snapshot(namespace, name)
+        assert found is not None
+        return found
+
+    async def settle(self) -> None:
+        """Wait until the worker has nothing to do now."""
+        await asyncio.sleep(0.1)
+        await self.until_known(lambda: self.runner.queue.idle)
+
+
+def volume_objects(namespace: str, name: str, driver: str = DRIVER) -> list[Object]:
+    """A static volume and its claim."""
+    size = {"storage": "64Mi"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{namespace}-{name}"},
+            "spec": {
+                "capacity": size,
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+                "claimRef": {"namespace": namespace, "name": name},
+                "csi": {"driver": driver, "volumeHandle": f"vol-{namespace}-{name}"},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "",
+                "volumeName": f"{namespace}-{name}",
+                "resources": {"requests": size},
+            },
+        },
+    ]
+
+
+def class_object(name: str, driver: str = DRIVER, policy: str = "Delete", **more: Any) -> Object:
+    """A VolumeSnapshotClass; `default=True` marks it."""
+    default = more.pop("default", False)
+    mark = {"snapshot.storage.kubernetes.io/is-default-class": "true"} if default else {}
+    return {
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshotClass",
+        "metadata": {"name": name, "annotations": mark},
+        "driver": driver,
+        "deletionPolicy": policy,
+        **more,
+    }
+
+
+def snapshot_object(namespace: str, name: str, klass: str = "", **source: str) -> Object:
+    """A VolumeSnapshot; `claim` or `content` names its source."""
+    fields = {"claim": "persistentVolumeClaimName", "content": "volumeSnapshotContentName"}
+    spec: Object = {"source": {fields[word]: value for word, value in source.items()}}
+    if klass:
+        spec["volumeSnapshotClassName"] = klass
+    return {
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshot",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+@contextlib.asynccontextmanager
+async def running(
+    plane: ControlPlane, *, plugin: MemoryPlugin | None = None, workers: int = 16, **settings: Any
+) -> AsyncIterator[Stand]:
+    """The adapter and the worker, until the block is left."""
+    await asyncio.to_thread(definitions.install, plane)
+    plugin = plugin or MemoryPlugin(Script(), VirtualClock(), driver=DRIVER)
+    clock = WallClock()
+    given = Settings(kubeconfig=str(plane.kubeconfig), lease_check_seconds=1.0, **settings)
+    cluster = await adapter.build(given, cluster="east", clock=clock, serves=lambda driver: driver == plugin.driver)
+    writer = f"writer-{time.monotonic_ns()}"
+    lane = Lane(cluster, cluster.requests, cluster.ledger, cluster.secrets)
+    runner = Runner({"east": lane}, work.Tools(plugin, clock, writer), told=_told, workers=workers)
+    async with asyncio.TaskGroup() as group:
+        run = cluster.run(runner.wake, cast("Intake", None), cast("PluginSink", None))
+        tasks = [group.create_task(run, name="cluster"), group.create_task(runner.run(), name="runner")]
+        stand = Stand(plane, cluster, plugin, runner)
+        try:
+            await stand.until_known(lambda: not cluster.ready())
+            yield stand
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _told(_key: Key, _request: SnapshotRequest, _status: SnapshotStatus) -> None:
+    return None
