@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import pydantic
@@ -147,6 +148,18 @@ class Settings(_Strict):
             who = f"plugin {wanting[0]!r}" if wanting else "route"
             raise ValueError(f"{who} wants the socket route, but state_dir does not say where the sockets are")
         return self
+
+    @classmethod
+    def environment_defaults(cls, environ: Mapping[str, str], given: Mapping[str, object]) -> dict[str, object]:
+        """Nomad's own variables, for what the section leaves out. The token itself stays in the environment."""
+        found: dict[str, object] = {}
+        if environ.get("NOMAD_ADDR"):
+            found["address"] = environ["NOMAD_ADDR"]
+        if environ.get("NOMAD_TOKEN") and not given.get("token_file"):
+            found["token_env"] = "NOMAD_TOKEN"
+        if environ.get("NOMAD_CACERT") and "tls" not in given:
+            found["tls"] = {"ca_file": environ["NOMAD_CACERT"]}
+        return found
 
     def plugin(self, plugin_id: str) -> PluginSettings:
         """The settings of this plugin, or the defaults."""

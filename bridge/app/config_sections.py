@@ -15,6 +15,8 @@ from pydantic import Field
 from bridge.api.settings import DEFAULT_PORT, ApiSettings
 from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
 from bridge.model import quantity
+from bridge.model.failure import InvalidError
+from bridge.node.settings import HubSettings, Tls
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?", re.ASCII)
 _LONGEST_SOCKET_PATH = 107
@@ -174,14 +176,36 @@ class ApiSection(Section):
 
 
 class HubSection(Section):
-    """Where node agents dial in. Always mutual TLS: whoever may dial in carries every CSI call of its node."""
+    """Where node agents dial in. Mutual TLS: whoever may dial in carries every CSI call of its node."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: Port = HUB_PORT
-    tls_cert_file: str = Field(min_length=1)
-    tls_key_file: str = Field(min_length=1)
-    client_ca_file: str = Field(min_length=1)
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    client_ca_file: str = ""
     """Node agents show a certificate of this authority."""
+    plaintext_on_loopback: bool = False
+    """For a trial on one host: no certificates, and no address but loopback."""
+
+    @pydantic.model_validator(mode="after")
+    def _guarded(self) -> HubSection:
+        files = {name: getattr(self, name) for name in ("tls_cert_file", "tls_key_file", "client_ca_file")}
+        missing = [name for name, file in files.items() if not file]
+        if missing and (len(missing) < len(files) or not self.plaintext_on_loopback):
+            raise ValueError(f"{missing[0]} is missing: node agents dial in with certificates only")
+        try:
+            self.settings()
+        except InvalidError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def settings(self, *, version: str = "") -> HubSettings:
+        """What the hub takes."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        tls = Tls(self.tls_cert_file, self.tls_key_file, self.client_ca_file) if self.tls_cert_file else None
+        return HubSettings(
+            f"{host}:{self.port}", tls, plaintext_on_loopback=self.plaintext_on_loopback, version=version
+        )
 
 
 class CsiSection(Section):

@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 20
 
 
 class SecretChain:
-    """Gives each reference to the resolver of its scheme. Adapters add theirs by `resolvers`."""
+    """Gives each reference to the resolver of its scheme. `resolvers` may grow later: adapters add theirs to it."""
 
     def __init__(self, resolvers: Mapping[str, Secrets], *, timeout_seconds: float = 10.0) -> None:
         self._resolvers = resolvers

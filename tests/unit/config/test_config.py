@@ -12,6 +12,7 @@ import pytest
 from bridge.app import config, config_sections
 from bridge.app.config_problem import ConfigError
 from bridge.csi import methods
+from bridge.node.settings import HubSettings, Tls
 
 
 class Toy(pydantic.BaseModel):
@@ -151,6 +152,16 @@ def test_an_open_door_is_refused(tmp_path: Path, door: str) -> None:
 )
 def test_a_guarded_door_is_accepted(tmp_path: Path, door: str) -> None:
     load(tmp_path, MINIMAL + f"api:\n  {door}\n")
+
+
+def test_the_hub_takes_certificates_or_stays_at_home(tmp_path: Path) -> None:
+    files = "tls_cert_file: /c, tls_key_file: /k, client_ca_file: /a"
+    abroad = load(tmp_path, MINIMAL + f"hub: {{host: '::', port: 1, {files}}}\n").hub
+    assert abroad is not None
+    assert abroad.settings(version="v") == HubSettings("[::]:1", Tls("/c", "/k", "/a"), version="v")
+    at_home = load(tmp_path, MINIMAL + "hub: {plaintext_on_loopback: true}\n").hub
+    assert at_home is not None
+    assert at_home.settings().tls is None
 
 
 def test_the_environment_gives_defaults_and_the_file_wins(tmp_path: Path) -> None:

@@ -129,3 +129,11 @@ async def test_a_file_that_is_missing_too_large_or_no_text_is_refused(tmp_path: 
 async def test_a_scheme_without_resolver_or_one_that_hangs_is_an_error(tmp_path: Path) -> None:
     assert "Schemes configured: env, file, k8s" in await refused(chain(tmp_path), "nomadVar:default/x", InvalidError)
     assert "did not come within" in await refused(chain(tmp_path), "k8s:default/x", UnavailableError)
+
+
+async def test_an_adapter_adds_its_scheme_later(tmp_path: Path) -> None:
+    resolvers: dict[str, Secrets] = {}
+    late = SecretChain(resolvers)
+    resolvers["file"] = FileSecrets([str(tmp_path)])
+    (tmp_path / "secret").write_text(f"password: {VALUE}")
+    assert await late.resolve(SecretRef.parse(f"file:{tmp_path}/secret")) == {"password": VALUE}
