@@ -1,0 +1,1 @@
+"""Announces CSI drivers to a real kubelet: several drivers from one process. gRPC is allowed here."""
