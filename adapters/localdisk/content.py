@@ -155,6 +155,7 @@ class Content:
                 if records.ID_PATTERN.fullmatch(name):
                     _log.info("removing %s, which an interrupted operation left", path.name)
                     remove(path)
+                    self._steps("swept")
                 else:
                     _log.warning("%s is not ours and is left alone", path)
 
