@@ -1,7 +1,7 @@
 """One HTTP client per cluster: region, namespace, token, TLS, deadlines, index headers, text errors.
 
-It knows conventions and no endpoint. It never repeats a call that may have had an effect; the one thing it repeats is
-a call that was denied before Nomad looked at it, when the token has changed meanwhile.
+It knows conventions and no endpoint. It never repeats a call that may have had an effect: it repeats a read whose
+connection broke, and a call that was denied before Nomad looked at it, when the token has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Answer:
 
 class UnreadableError(UnavailableError):
     """The agent's answer is no HTTP that a client can read (Nomad 1.11.2's event stream, GH-27586)."""
+
+
+class BrokenError(UnavailableError):
+    """The connection broke before the answer came. A read may be tried again; a write may have been done."""
 
 
 def part(text: str) -> str:
@@ -132,13 +136,17 @@ class Client:
         token = await self.token.get()
         try:
             return await self._once(method, path, query, token, body=body, headers=headers, seconds=seconds)
+        except BrokenError:
+            if method != "GET":  # a connection that was kept too long, most often; but a write may have been done
+                raise
         except AnswerError as error:
             if error.status != 403:
                 raise
             fresh = await self.token.get(fresh=True)
             if fresh == token:
                 raise
-        return await self._once(method, path, query, fresh, body=body, headers=headers, seconds=seconds)
+            token = fresh
+        return await self._once(method, path, query, token, body=body, headers=headers, seconds=seconds)
 
     async def _once(  # noqa: PLR0913 - the wire's own parts
         self,
@@ -191,6 +199,10 @@ class Client:
             ) from error
         except aiohttp.ClientResponseError as error:
             raise UnreadableError(f"{self.settings.address} answered {path} unreadably: {error.message}") from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError):
+                raise UnavailableError(f"{self.settings.address} cannot be reached: {error}") from error
+            raise BrokenError(f"{self.settings.address} broke off while answering {method} {path}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{self.settings.address} cannot be reached: {error}") from error
 

@@ -24,9 +24,10 @@ _LEAST_SECONDS_BETWEEN = 5.0
 class Keys:
     """Key id -> public key."""
 
-    def __init__(self, client: Client, *, keep_seconds: float) -> None:
+    def __init__(self, client: Client, *, keep_seconds: float, least_seconds: float = _LEAST_SECONDS_BETWEEN) -> None:
         self._client = client
         self._keep_seconds = keep_seconds
+        self._least_seconds = least_seconds
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched = float("-inf")
         self._fetching = asyncio.Lock()
@@ -34,7 +35,7 @@ class Keys:
     async def find(self, kid: str) -> jwt.PyJWK | None:
         """The key, or None when the cluster does not have it. UnavailableError when that cannot be known now."""
         age = time.monotonic() - self._fetched
-        if age > self._keep_seconds or (kid not in self._keys and age > _LEAST_SECONDS_BETWEEN):
+        if age > self._keep_seconds or (kid not in self._keys and age > self._least_seconds):
             await self._fetch(age)
         return self._keys.get(kid)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from adapters.nomad.settings import Settings
 from bridge.model.failure import BridgeError, NotFoundError
@@ -113,7 +113,7 @@ async def until(test: Callable[[], bool], what: str, timeout_seconds: float = 5.
     """Wait until it is so; the failure says what was waited for."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            while not test():
+            while not test():  # noqa: ASYNC110 - what is looked at rings no bell
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not so after {timeout_seconds} s: {what}") from None
@@ -127,7 +127,5 @@ async def running(work: Awaitable[None]) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         task.cancel()
-        try:
+        with suppress(asyncio.CancelledError):
             await task
-        except asyncio.CancelledError:
-            pass

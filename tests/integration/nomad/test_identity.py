@@ -1,0 +1,182 @@
+"""Workload identities: who is let in, who is not, and as whom. The fake agent signs as a real one does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from adapters.nomad.client import Client
+from adapters.nomad.identity import WorkloadIdentities
+from adapters.nomad.jwks import Keys
+from adapters.nomad.sdk import Direct
+from adapters.nomad.settings import IdentitySettings
+from bridge.model.failure import DeniedError, UnavailableError
+from tests.integration.nomad.conftest import job, make_volume, register
+from tests.support.nomad.agent import FakeNomad
+
+
+@pytest.fixture
+async def allocation(agent: FakeNomad, client: Client) -> str:
+    """A running allocation of job `web`, whose group claims the volumes `v1` and, by its place, `pa[0]`."""
+    await make_volume(client, "v1")
+    await make_volume(client, "pa%5B0%5D", ID="pa[0]")
+    row = job("web", "v1")
+    row["TaskGroups"][0]["Volumes"]["own"] = {
+        "Type": "csi", "Source": "pa", "PerAlloc": True, "AccessMode": "single-node-writer",
+        "AttachmentMode": "file-system",
+    }  # fmt: skip
+    await register(client, row)
+    rows = await agent.job_settled("web")
+    return rows[0].id
+
+
+def claims(allocation: str, **more: Any) -> dict[str, Any]:
+    now = int(time.time())
+    return {
+        "aud": "snapbridge", "iat": now, "nbf": now, "exp": now + 900, "jti": "j",
+        "nomad_allocation_id": allocation, "nomad_job_id": "web", "nomad_namespace": "default",
+        "nomad_task": "main", "sub": "global:default:web:g:main:snapbridge",
+    } | more  # fmt: skip
+
+
+def checker(client: Client, **settings: Any) -> WorkloadIdentities:
+    made = IdentitySettings(**settings)
+    return WorkloadIdentities("east", made, Keys(client, keep_seconds=made.jwks_seconds), Direct(client))
+
+
+def sign(agent: FakeNomad, payload: dict[str, Any]) -> str:
+    """A token as the agent's own key signs it."""
+    return agent.identity.encode(payload)
+
+
+async def test_a_running_task_is_let_in_as_itself(agent: FakeNomad, client: Client, allocation: str) -> None:
+    caller = await checker(client).check(sign(agent, claims(allocation)))
+    assert caller is not None
+    assert caller.name == "nomad:east/default/web/g/main"
+    assert caller.volumes == {"v1", "pa[0]"}
+    assert (caller.clusters, caller.namespaces) == ({"east"}, {"default"})
+    assert caller.labels == (("job", "web"), ("group", "g"), ("allocation", allocation))
+
+
+async def test_the_audience_may_be_one_of_several(agent: FakeNomad, client: Client, allocation: str) -> None:
+    token = sign(agent, claims(allocation, aud=["vault", "snapbridge"]))
+    assert await checker(client).check(token) is not None
+
+
+async def test_an_identity_without_a_ttl(agent: FakeNomad, client: Client, allocation: str) -> None:
+    payload = claims(allocation)
+    del payload["exp"]
+    assert await checker(client).check(sign(agent, payload)) is not None
+    with pytest.raises(DeniedError, match="no 'exp'"):
+        await checker(client, require_expiry=True).check(sign(agent, payload))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"aud": "nomadproject.io"}, "not made for 'snapbridge'"),
+        ({"aud": ["vault"]}, "not made for 'snapbridge'"),
+        ({"exp": 1}, "has expired"),
+        ({"nbf": 4102444800}, "not good"),
+        ({"nomad_job_id": "other"}, "not of the job"),
+        ({"nomad_namespace": "prod"}, "not of the job"),
+        ({"nomad_allocation_id": "00000000-0000-0000-0000-000000000000"}, "does not exist"),
+    ],
+)
+async def test_who_is_denied(
+    agent: FakeNomad, client: Client, allocation: str, change: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(DeniedError, match=part):
+        await checker(client).check(sign(agent, claims(allocation, **change)))
+
+
+async def test_no_audience_at_all(agent: FakeNomad, client: Client, allocation: str) -> None:
+    payload = claims(allocation)
+    del payload["aud"]
+    with pytest.raises(DeniedError, match="'aud'"):
+        await checker(client).check(sign(agent, payload))
+
+
+async def test_an_issuer_that_is_asked_for(agent: FakeNomad, client: Client, allocation: str) -> None:
+    good = sign(agent, claims(allocation, iss="https://nomad.example"))
+    assert await checker(client, issuer="https://nomad.example").check(good) is not None
+    with pytest.raises(DeniedError):
+        await checker(client, issuer="https://nomad.example").check(sign(agent, claims(allocation)))
+
+
+async def test_a_stopped_allocation_is_denied(agent: FakeNomad, client: Client, allocation: str) -> None:
+    token = sign(agent, claims(allocation))
+    await client.call("DELETE", "/v1/job/web")
+    await agent.job_settled("web")
+    with pytest.raises(DeniedError, match="does not run"):
+        await checker(client).check(token)
+
+
+async def test_a_group_without_volumes_gets_nothing(agent: FakeNomad, client: Client) -> None:
+    """No volumes would mean no limit."""
+    row = job("plain")
+    row["TaskGroups"][0]["Volumes"] = None
+    await register(client, row)
+    rows = await agent.job_settled("plain")
+    with pytest.raises(DeniedError, match="claims no CSI volume"):
+        await checker(client).check(sign(agent, claims(rows[0].id, nomad_job_id="plain")))
+
+
+@pytest.mark.parametrize("other", ["", "secret-token", "a.b.c", "e30.e30.e30", "x" * 20_000])
+async def test_what_is_no_workload_identity_is_not_judged(client: Client, other: str) -> None:
+    assert await checker(client).check(other) is None
+
+
+async def test_a_token_of_another_kind_is_not_judged(agent: FakeNomad, client: Client) -> None:
+    assert await checker(client).check(sign(agent, {"sub": "system:serviceaccount:a:b", "aud": "snapbridge"})) is None
+
+
+async def test_a_key_of_another_cluster_is_not_judged_and_does_not_hammer(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    token = jwt.encode(claims(allocation), key, algorithm="RS256", headers={"kid": "elsewhere"})
+    check = checker(client)
+    agent.calls.clear()
+    for _ in range(5):
+        assert await check.check(token) is None
+    assert len([c for c in agent.calls if c.path == "/.well-known/jwks.json"]) == 1
+
+
+async def test_a_forged_signature_under_a_known_key_id(agent: FakeNomad, client: Client, allocation: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    token = jwt.encode(claims(allocation), key, algorithm="RS256", headers={"kid": agent.identity.key_id})
+    with pytest.raises(DeniedError, match="not good"):
+        await checker(client).check(token)
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+async def test_other_algorithms_are_refused(agent: FakeNomad, client: Client, allocation: str) -> None:
+    for algorithm, key in (("HS256", "x" * 64), ("none", None)):
+        token = jwt.encode(claims(allocation), key, algorithm=algorithm, headers={"kid": agent.identity.key_id})
+        try:
+            assert await checker(client).check(token) is None
+        except DeniedError:
+            continue
+
+
+async def test_keys_that_cannot_be_read_are_no_denial(agent: FakeNomad, client: Client, allocation: str) -> None:
+    agent.fail_next("GET", "/.well-known/jwks.json", times=5)
+    with pytest.raises(UnavailableError):
+        await checker(client).check(sign(agent, claims(allocation)))
+    agent.clear_faults()
+    agent.fail_next("GET", "/v1/allocation/*", times=5)
+    with pytest.raises(UnavailableError):
+        await checker(client).check(sign(agent, claims(allocation)))
+
+
+async def test_a_rotated_key_is_fetched(agent: FakeNomad, client: Client, allocation: str) -> None:
+    keys = Keys(client, keep_seconds=300, least_seconds=0)
+    check = WorkloadIdentities("east", IdentitySettings(), keys, Direct(client))
+    assert await check.check(sign(agent, claims(allocation))) is not None
+    agent.identity.rotate(forget_old=True)
+    assert await check.check(sign(agent, claims(allocation))) is not None
