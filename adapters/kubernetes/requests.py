@@ -57,10 +57,14 @@ class SnapshotRequests:
             await self._claims.take(request.namespace, claim)
 
     async def release(self, request: SnapshotRequest) -> None:
-        """Take our finalizers off: first the claim's, last the snapshot's."""
+        """Take our finalizers off: first the claim's, last the snapshot's.
+
+        A content that stays (Retain) is marked first, as upstream does: its owner may delete it later on its own.
+        """
         snapshot = self._world.snapshots.by_uid(request.key.uid)
         if snapshot is None:
             return
+        await self._mark_retained(snapshot)
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
             await self._claims.drop(request.namespace, claim, request.key.uid)
@@ -91,6 +95,16 @@ class SnapshotRequests:
         """Every VolumeSnapshot's key."""
         for snapshot in self._world.snapshots.all():
             yield snapshot_key(self._cluster, snapshot["metadata"]["uid"])
+
+    async def _mark_retained(self, snapshot: Object) -> None:
+        content = self._world.content_of(snapshot)
+        if content is None or not is_deleting(snapshot) or not is_bound(content, snapshot):
+            return
+        notes = content["metadata"].get("annotations") or {}
+        if names.BEING_DELETED in notes or is_deleting(content):
+            return
+        metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
+        await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
 
     async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
