@@ -26,7 +26,7 @@ def serve(paths: Sequence[str], catalogue: Catalogue) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- a command's answer
         return USAGE
-    logs.setup(format=settings.service.log_format, level=settings.service.log_level)
+    logs.set_up(settings.service.log_level, settings.service.log_format)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         asyncio.run(_serve(settings, catalogue))
