@@ -74,6 +74,7 @@ OPERATIONS: dict[str, Callable[[driver.Driver], object]] = {
     "expand": lambda d: d.volumes.expand(records.volume_id("old"), capacity.Wanted(24 * MiB)),
     "snapshot": lambda d: d.snapshots.create("new-snapshot", records.volume_id("old"), {}),
     "delete snapshot": lambda d: d.snapshots.delete(records.snapshot_id("old-snapshot")),
+    "delete new snapshot": lambda d: d.snapshots.delete(records.snapshot_id("new-snapshot")),
     "group": lambda d: d.groups.create("g", (records.volume_id("old"), records.volume_id("other")), {}),
     "delete group": lambda d: d.groups.delete(records.group_id("g"), group_members("old", "other")),
     "publish": lambda d: publish(d, "other"),
