@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.nomad import replay_scripts
 from tests.support.nomad.agent import FakeNomad
-from tests.support.nomad.replay_player import Player, Script, load, play
+from tests.support.nomad.replay_player import Case, Player, Script, load, play
 from tests.support.nomad.settings import Settings
 
 RECORDINGS = Path(__file__).parent / "recordings" / "nomad-2.0.6-dev"
@@ -41,3 +41,19 @@ async def test_plain_answers(name: str) -> None:
     print(f"{name}: {score.replayed} replayed, {score.matched} matched, {score.excluded} excluded")
     assert not score.problems, "\n".join(score.problems)
     assert score.replayed + score.excluded == len(cases)
+
+
+def _plain(cases: list[Case]) -> int:
+    """How many cases are plain HTTP; the streams and websockets come after them."""
+    return next((place for place, case in enumerate(cases) if "body" not in case["response"]), len(cases))
+
+
+async def test_acl() -> None:
+    cases = load(RECORDINGS / "acl.json")
+    count = _plain(cases)
+    async with FakeNomad(acl=True, settings=SETTINGS) as agent, aiohttp.ClientSession() as session:
+        player = Player(agent, session)
+        player.kept["plugin job"] = cases[8]["request"]["body"]["Job"]
+        score = await play(player, cases[:count], replay_scripts.ACL)
+    print(f"acl: {score.replayed} replayed, {score.matched} matched, {score.excluded} excluded")
+    assert not score.problems, "\n".join(score.problems)

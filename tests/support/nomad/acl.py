@@ -156,7 +156,8 @@ class Acl:
             return
         caller = self.caller_of(token_of(request))
         if caller is None:
-            raise Refusal(403, "Permission denied")
+            write = request.method in ("PUT", "POST", "DELETE") and request.path.startswith("/v1/var/")
+            raise Refusal(403, "Permission denied", write_headers(0) if write else None)
         request[CALLER] = caller
 
     def caller_of(self, secret: str) -> Caller | None:

@@ -251,12 +251,13 @@ class FakeNomad:
     # Plugins
 
     async def add_plugin(
-        self, plugin_id: str, driver: Driver | str | Path, *, job_type: str = "system", job_id: str = ""
+        self, plugin_id: str, driver: Driver | str | Path, *, job_type: str = "system", job: Row | None = None
     ) -> Plugin:
         """Run a plugin whose driver is a socket path or an object of this process; returns when it is healthy.
 
         It has a job and an allocation, and a socket path appears at
-        `<data_dir>/client/csi/plugins/<allocation>/csi.sock`, as Nomad's own would.
+        `<data_dir>/client/csi/plugins/<allocation>/csi.sock`, as Nomad's own would. A job that is given is
+        registered as it is, and its command is not run, as the driver is there already.
         """
         if isinstance(driver, str | Path):
             self.plugin_sockets[plugin_id] = str(driver)
@@ -264,9 +265,8 @@ class FakeNomad:
         else:
             self.plugin_drivers[plugin_id] = driver
         task = {"Name": "plugin", "Driver": "raw_exec", "CSIPluginConfig": {"ID": plugin_id, "Type": "monolith"}}
-        job_id = job_id or f"csi-{plugin_id}"
-        job = canonical({"ID": job_id, "Type": job_type, "TaskGroups": [{"Name": "g", "Tasks": [task]}]})
-        self.register(job)
+        spec = {"ID": f"csi-{plugin_id}", "Type": job_type, "TaskGroups": [{"Name": "g", "Tasks": [task]}]}
+        self.register(canonical(job or spec))
         return await self.plugin_healthy(plugin_id)
 
     def register(self, job: Row) -> Row:

@@ -57,7 +57,8 @@ class TaskProcess:
         self.api = await self.agent.open_task_api(self.secrets / "api.sock")
         config = self.spec.get("Config") or {}
         command = config.get("command")
-        if not command or self.spec["Driver"] not in ("raw_exec", "exec"):
+        given = self.serves_plugin and self.spec["CSIPluginConfig"]["ID"] in self.agent.plugin_drivers
+        if given or not command or self.spec["Driver"] not in ("raw_exec", "exec"):
             return
         argv = [self._fill(str(part)) for part in (command, *(config.get("args") or []))]
         logs = self.directory.parent / "alloc" / "logs"

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import aiohttp
 from yarl import URL
@@ -65,7 +65,9 @@ class Player:
     async def replay(self, case: Case, script: Script, place: int) -> list[str]:
         """Send one recorded request and compare the answer."""
         request, recorded = case["request"], case["response"]
-        query = {k: self._query(k, str(v)) for k, v in request["query"].items()}
+        asked = request["query"]
+        asked = dict(parse_qsl(asked)) if isinstance(asked, str) else asked
+        query = {k: self._query(k, str(v)) for k, v in asked.items()}
         if place in script.queries:
             query.update(script.queries[place](self))
         url = URL(self.agent.url + self.bindings.translate(request["path"]) + _encoded(query), encoded=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.support.nomad import replay_worlds as worlds
+from tests.support.nomad.drivers import HostPathDriver
 from tests.support.nomad.replay_player import Player, Script
 
 _MOUNT = {"MountOptions": {"FSType": "ext4", "MountFlags": ["noatime"]}}
@@ -308,3 +309,44 @@ AGENT = Script(
     before={0: _agent_begin},
     excluded={8: "lists the drivers found on the recorded machine (Java, QEMU); the fake's node has raw_exec and exec"},
 )
+
+
+_ACL_POLICIES = ("weak", "nothing", "novols", "plugwrite", "readonly", "full")
+
+
+async def _tokens(player: Player) -> None:
+    """The tokens of the recorded policies; their making is not in the recording."""
+    for name in _ACL_POLICIES:
+        token = player.agent.acl.add_token(name, [name])
+        player.bindings.bind(f"<token with policy {name}>", token["SecretID"])
+
+
+async def _acl_plugin(player: Player) -> None:
+    """The management token registers the job that `full` may not, and makes the volume `d`."""
+    driver = HostPathDriver()
+    token = player.agent.state.tokens[player.bindings.names["<management token>"]]
+    job = {**player.kept["plugin job"], "NomadTokenID": token["AccessorID"]}
+    await player.agent.add_plugin("hostpath", driver, job=job)
+    await worlds.deployed(player, "csi-hostpath")
+    # The recorded deployment was still active, although its allocation counted as healthy.
+    row = player.agent.state.latest_deployment("default", "csi-hostpath")
+    stored = player.agent.state.job("default", "csi-hostpath")
+    assert row is not None
+    assert stored is not None
+    row["Status"], stored["Stable"] = "running", False
+    player.session.headers["X-Nomad-Token"] = player.bindings.names["<management token>"]
+    await worlds.volume(player, "d", RequestedCapacityMin=0)
+    del player.session.headers["X-Nomad-Token"]
+
+
+ACL = Script(before={8: _tokens, 9: _acl_plugin})
+
+
+async def ident_job(player: Player) -> str:
+    """The recorded job `ident`: a default identity and a named one, both as files; its task ends late."""
+    identity = {"Env": True, "File": True}
+    named = {"Name": "bridge", "Audience": ["snapbridge"], "TTL": 900 * worlds.SECOND, "File": True, "Env": True}
+    stubborn = ["-c", "trap '' INT TERM; while true; do sleep 0.05; done"]
+    task = worlds.task("t", script=stubborn, Identity=identity, Identities=[named], KillTimeout=worlds.SECOND)
+    spec = {"ID": "ident", "Type": "service", "TaskGroups": [{"Name": "g", "Tasks": [task]}]}
+    return await worlds.run(player, spec)

@@ -43,6 +43,8 @@ async def register(agent: FakeNomad, request: web.Request, job_id: str = "") -> 
     if body.get("EnforceIndex"):
         _enforce(known, body.get("JobModifyIndex") or 0)
     job = jobspec.canonical(given)
+    token = acl.caller(request).token
+    job["NomadTokenID"] = token["AccessorID"] if token else ""
     evaluation, index = _submit(agent, job, known)
     cron = (given.get("Periodic") or {}).get("Spec")
     answer_row = {

@@ -131,14 +131,14 @@ async def one(agent: FakeNomad, request: web.Request, path: str) -> web.StreamRe
     raise invalid_method()
 
 
-def _require(request: web.Request, path: str, capability: str, index: int) -> None:
+def _require(request: web.Request, path: str, capability: str, index: int | None = 0) -> None:
     caller: acl.Caller = acl.caller(request)
     if not caller.may_variable(*_key(request, path), capability):
-        raise Refusal(403, "Permission denied", write_headers(index))
+        raise Refusal(403, "Permission denied", None if index is None else write_headers(index))
 
 
 async def _get(agent: FakeNomad, request: web.Request, path: str) -> web.StreamResponse:
-    _require(request, path, "read", 0)
+    _require(request, path, "read", None)
     await blocking.block(request, agent.state, blocking.Watch(("variables",)))
     variable = agent.state.variables.get(_key(request, path))
     headers = read_headers(agent.state.table_index(("variables",)))
@@ -175,7 +175,7 @@ async def _put(agent: FakeNomad, request: web.Request, path: str) -> web.StreamR
     items = body.get("Items") or {}
     if not items:
         raise Refusal(400, "variable missing required Items object")
-    _require(request, path, "write", agent.state.index)
+    _require(request, path, "write")
     _check(agent, request, path, items)
     if operations:
         return _acquire(agent, request, path, items, body.get("Lock") or {})
@@ -275,7 +275,7 @@ def _lock_of(agent: FakeNomad, request: web.Request, path: str, body: Row) -> tu
     lock_id = (body.get("Lock") or {}).get("ID", "")
     if not lock_id:
         raise Refusal(500, multierror("missing lock ID"))
-    _require(request, path, "write", agent.state.index)
+    _require(request, path, "write")
     found: Any = agent.state.variables.get(_key(request, path))
     return found, lock_id
 
@@ -308,7 +308,7 @@ def _release(agent: FakeNomad, request: web.Request, path: str, body: Row) -> we
 
 
 def _delete(agent: FakeNomad, request: web.Request, path: str) -> web.StreamResponse:
-    _require(request, path, "destroy", agent.state.index)
+    _require(request, path, "destroy")
     key = _key(request, path)
     known: Variable | None = agent.state.variables.get(key)
     if known is not None and known.lock is not None:
