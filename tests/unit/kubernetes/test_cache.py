@@ -1,0 +1,132 @@
+"""What the caches take in and what they ignore, and what the indexes find."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.kubernetes import names, trim
+from adapters.kubernetes.cache import Cache, newer
+from adapters.kubernetes.world import World
+from tests.unit.kubernetes import objects as o
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "result"),
+    [("10", "9", True), ("9", "10", False), ("9", "9", False), ("b", "a", True), ("a", "a", False), ("5", "x", True)],
+)
+def test_order_of_versions_counts_only_between_numbers(version: str, than: str, result: bool) -> None:
+    assert newer(version, than) is result
+
+
+def test_our_write_shows_at_once_and_the_older_news_is_ignored() -> None:
+    cache = Cache(trim.whole)
+    heard: list[str] = []
+    cache.listen(lambda _before, after: heard.append(after["metadata"]["resourceVersion"] if after else "gone"))
+    assert cache.fold(o.snapshot(metadata__resourceVersion="12"))
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="11"))
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="12"))
+    assert cache.version("apps", "one") == "12"
+    assert heard == ["12"]
+
+
+def test_what_is_gone_does_not_come_back() -> None:
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot())
+    assert cache.forget("apps", "one", o.UID)
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="99"))
+    assert cache.get("apps", "one") is None
+    assert cache.fold(o.snapshot(metadata__uid="next", metadata__resourceVersion="100"))
+    assert cache.by_uid(o.UID) is None
+
+
+def test_taking_the_last_finalizer_off_a_deleted_object_is_its_end() -> None:
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot(metadata__deletionTimestamp="t"))
+    cache.fold(o.snapshot(metadata__deletionTimestamp="t", metadata__finalizers=[]))
+    assert len(cache) == 0
+
+
+def test_a_late_delete_event_does_not_remove_the_next_object_of_that_name() -> None:
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot())
+    cache.fold(o.snapshot(metadata__uid="next", metadata__resourceVersion="100"))
+    assert not cache.forget("apps", "one", o.UID)
+    assert cache.by_uid("next") is not None
+
+
+def test_a_new_list_drops_what_it_lacks_but_not_our_younger_writes() -> None:
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot())
+    cache.fold(o.snapshot(metadata__name="young", metadata__uid="y", metadata__resourceVersion="60"))
+    cache.replace({}, "50")
+    assert cache.get("apps", "one") is None
+    assert cache.get("apps", "young") is not None
+    assert cache.synced
+
+
+def test_readers_get_copies() -> None:
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot())
+    found = cache.get("apps", "one")
+    assert found is not None
+    found["metadata"]["name"] = "changed"
+    again = cache.get("apps", "one")
+    assert again is not None
+    assert again["metadata"]["name"] == "one"
+
+
+def test_indexes_follow_changes() -> None:
+    world = World()
+    world.snapshots.fold(o.snapshot())
+    assert world.claim_is_held_for_others("apps", "data", "somebody else")
+    assert not world.claim_is_held_for_others("apps", "data", o.UID)
+    world.snapshots.fold(o.snapshot(metadata__resourceVersion="11", status={"readyToUse": True}))
+    assert world.snapshots.count("open-by-claim", "apps/data") == 0
+    assert not world.claim_is_held_for_others("apps", "data", "somebody else")
+
+
+@pytest.mark.parametrize("field", ["dataSource", "dataSourceRef"])
+@pytest.mark.parametrize(("namespace", "wanted"), [("", "apps/one"), ("web", "web/one")])
+def test_a_pending_claim_names_the_snapshot_it_waits_for(field: str, namespace: str, wanted: str) -> None:
+    world = World()
+    source = {"kind": "VolumeSnapshot", "apiGroup": names.GROUP, "name": "one"}
+    if namespace:
+        source["namespace"] = namespace
+    waiting = o.claim(metadata__name="restored", status__phase="Pending", spec={field: source})
+    world.claims.fold(waiting)
+    assert world.restoring(*wanted.split("/")) == ("apps/restored",)
+    world.claims.fold(
+        {**waiting, "metadata": {**waiting["metadata"], "resourceVersion": "6"}, "status": {"phase": "Bound"}}
+    )
+    assert world.restoring(*wanted.split("/")) == ()
+
+
+def test_an_event_wakes_only_what_it_concerns() -> None:
+    world = World()
+    for cache in world.caches.values():
+        cache.replace({}, "1")
+    woken: list[str] = []
+    world.listen(woken.append)
+    world.snapshots.fold(o.snapshot())
+    assert woken == [o.UID]
+    woken.clear()
+    world.classes.fold(o.klass(metadata__name="unrelated"))
+    world.claims.fold(o.claim(metadata__name="other", metadata__uid="x"))
+    assert woken == []
+    world.classes.fold(o.klass())
+    world.claims.fold(o.claim())
+    world.volumes.fold(o.volume())
+    world.contents.fold(o.content())
+    assert woken == [o.UID] * 4
+    woken.clear()
+    world.snapshots.fold(o.snapshot(metadata__resourceVersion="11", status={"readyToUse": True}))
+    woken.clear()
+    world.classes.fold(o.klass(metadata__resourceVersion="4"))
+    world.volumes.fold(o.volume(metadata__resourceVersion="9"))
+    assert woken == []
+
+
+def test_managed_fields_are_not_kept() -> None:
+    kept = trim.whole(o.snapshot(metadata__managedFields=[{"manager": "x"}]))
+    assert "managedFields" not in kept["metadata"]
+    assert kept["spec"] == o.snapshot()["spec"]
