@@ -217,7 +217,11 @@ def _dataclass(kind: type) -> _Codec:
         if strange or missing:
             what = f"unknown: {', '.join(sorted(strange))}" if strange else f"missing: {', '.join(sorted(missing))}"
             raise InvalidError(f"{path} is not a {kind.__name__} of this version ({what})", field=path)
-        return kind(**{name: known[name].decode(item, f"{path}.{name}") for name, item in data.items()})
+        values = {name: known[name].decode(item, f"{path}.{name}") for name, item in data.items()}
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise InvalidError(f"{path} is not valid: {error}", field=path) from error
 
     return _Codec(encode, decode)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from adapters.catalog import Catalog
-from bridge.app import config
+from bridge.app import config, config_yaml
 from bridge.app.config_problem import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -31,6 +32,39 @@ def test_a_sample_is_accepted(path: Path) -> None:
     found = config.load([str(path)], Catalog().sections())
     assert found.files == (str(path),)
     assert found.clusters
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=names)
+def test_a_sample_fits_the_published_schema(path: Path) -> None:
+    schema = config.json_schema(Catalog().sections())
+    assert jsonschema_rs.meta.is_valid(schema)
+    data = config_yaml.parse(path.read_text(), path.name).data
+    assert [error.message for error in jsonschema_rs.validator_for(schema).iter_errors(data)] == []
+
+
+def test_the_published_schema_refuses_most_of_what_is_invalid() -> None:
+    validator = jsonschema_rs.validator_for(config.json_schema(Catalog().sections()))
+    passed = set()
+    for path in INVALID:
+        try:
+            data = config_yaml.parse(path.read_text(), path.name).data
+        except ConfigError:
+            continue
+        if validator.is_valid(data):
+            passed.add(path.stem)
+    # What a schema cannot say: rules between keys, and forms of names and paths.
+    assert passed <= {
+        "bad-name",
+        "duplicate-cluster",
+        "duplicate-volume",
+        "half-tls",
+        "hub-plaintext-abroad",
+        "hub-without-authority",
+        "open-door",
+        "plain-secret",
+        "relative-socket",
+        "two-tokens",
+    }
 
 
 @pytest.mark.parametrize("path", INVALID, ids=names)
