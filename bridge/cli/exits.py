@@ -1,0 +1,54 @@
+"""Exit codes. They are an interface: documented in docs/cli.md, one test each, never given another meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+PARTIAL = 3
+NOT_FOUND = 4
+CONFLICT = 5
+DENIED = 6
+TIMED_OUT = 7
+LOCKED = 11
+INTERRUPTED = 130
+
+_BY_STATUS = {
+    400: USAGE,
+    401: DENIED,
+    403: DENIED,
+    404: NOT_FOUND,
+    409: CONFLICT,
+    412: CONFLICT,
+    413: USAGE,
+    415: USAGE,
+    422: USAGE,
+    423: LOCKED,
+}
+
+
+class Stop(Exception):
+    """Ends the command with a sentence on standard error and this exit code."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+def of_status(status: int) -> int:
+    """The exit code of an HTTP status; what is not listed is a failure."""
+    return _BY_STATUS.get(status, FAILED)
+
+
+def of_many(codes: Sequence[int]) -> int:
+    """The exit code of several parts: partial when some are done and some are not."""
+    failed = [code for code in codes if code != DONE]
+    if not failed:
+        return DONE
+    if len(failed) < len(codes):
+        return PARTIAL
+    return failed[0] if len(set(failed)) == 1 else FAILED

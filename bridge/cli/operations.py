@@ -1,0 +1,112 @@
+"""`snapbridge op list|watch`: what is under way and how it ended."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from bridge.cli import figures, options, output, progress
+from bridge.cli.output import Column, Sheet
+
+Json = dict[str, Any]
+
+
+def _age(item: Json) -> str:
+    return figures.age(item["createdAt"], datetime.datetime.now(datetime.UTC))
+
+
+def _step(item: Json) -> str:
+    return str(item["steps"][-1]["name"]) if item["steps"] else ""
+
+
+def _failure(item: Json) -> str:
+    return str(item["failure"]["message"]) if item["failure"] else ""
+
+
+SHEET = Sheet(
+    "operations",
+    (
+        Column("ID", lambda item: item["id"]),
+        Column("VERB", lambda item: item["verb"]),
+        Column("TARGET", lambda item: item["target"]),
+        Column("STATE", lambda item: item["state"]),
+        Column("STEP", _step),
+        Column("AGE", _age),
+        Column("ASKED-BY", lambda item: item["askedBy"], wide=True),
+        Column("NAMESPACE", lambda item: item["namespace"], wide=True),
+        Column("FAILURE", _failure),
+    ),
+    lambda item: str(item["id"]),
+)
+
+
+@click.group("op")
+def group() -> None:
+    """See operations and wait for them."""
+
+
+@group.command("list", cls=options.Command)
+@click.option("--running", is_flag=True, help="Only those that have not ended.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="At most so many [100].")
+@options.printed
+@options.connected
+def list_operations(client: Any, running: bool, limit: int, form: str) -> None:
+    """List operations, newest first."""
+    query = {"running": "true" if running else "false", "per_page": limit}
+    output.show_list(SHEET, client.get("/v1/operations", query), form)
+
+
+@group.command("watch", cls=options.Command)
+@click.argument("operation_id", metavar="ID")
+@click.option("--timeout", type=options.Duration(), default=86400.0, metavar="DURATION", help="At most so long [1d].")
+@options.printed
+@options.connected
+def watch(client: Any, operation_id: str, timeout: float, form: str) -> None:
+    """Follow one operation to its end. The exit code is 0 when it is done, 1 when it has failed."""
+    from bridge.cli import follow
+
+    operation = client.get(f"/v1/operations/{quote(operation_id, safe='')}")
+    shown = progress.of(f"{operation['verb']} {operation['target']}", quiet=form in ("json", "yaml"))
+    operation = follow.follow(client, operation, seconds=timeout, shown=shown)
+    if form in ("json", "yaml"):
+        output.show_document(operation, form)
+    if operation["state"] == "failed":
+        raise follow.failed(operation)
+    if form not in ("json", "yaml"):
+        click.echo(operation_id if form == "name" else f"{operation['verb']} {operation['target']} done")
+
+
+@group.command("describe", cls=options.Command)
+@click.argument("operation_id", metavar="ID")
+@options.printed
+@options.connected
+def describe(client: Any, operation_id: str, form: str) -> None:
+    """Show everything about one operation."""
+    operation = client.get(f"/v1/operations/{quote(operation_id, safe='')}")
+    if form in ("json", "yaml"):
+        output.show_document(operation, form)
+        return
+    failure = operation["failure"]
+    output.sections(
+        [
+            ("ID", operation["id"]),
+            ("Verb", operation["verb"]),
+            ("Target", operation["target"]),
+            ("State", operation["state"]),
+            ("Created at", operation["createdAt"]),
+            ("Updated at", operation["updatedAt"]),
+            ("Asked by", operation["askedBy"]),
+            ("Steps", [_step_text(step) for step in operation["steps"]]),
+            ("Result", operation["result"]),
+            ("Failure", f"{failure['message']} ({failure['code']}, {failure['kind']})" if failure else ""),
+            ("Remedy", failure["hint"] if failure else ""),
+        ]
+    )
+
+
+def _step_text(step: Json) -> str:
+    note = f"  {step['note']}" if step["note"] else ""
+    return f"{step['at'] or figures.UNKNOWN}  {step['name']}{note}"

@@ -1,0 +1,149 @@
+"""`snapbridge snapshot list` and `describe`. They only read."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import click
+
+from bridge.cli import figures, options, output, refs
+from bridge.cli.output import Column, Sheet
+
+Json = dict[str, Any]
+STATES = ("pending", "cutting", "processing", "ready", "failing", "deleting", "retained")
+SHORT_UID = 8
+
+
+def _age(item: Json) -> str:
+    return figures.age(item["createdAt"], datetime.datetime.now(datetime.UTC))
+
+
+def _message(item: Json) -> str:
+    failure = item["failure"]
+    return str(failure["message"] if failure else item["message"])
+
+
+SHEET = Sheet(
+    "snapshots",
+    (
+        Column("ID", lambda item: item.get("shortUid", item["uid"])),
+        Column("CLUSTER", lambda item: item["cluster"]),
+        Column("NAMESPACE", lambda item: item["namespace"]),
+        Column("NAME", lambda item: item["name"]),
+        Column("VOLUME", lambda item: item["volume"]),
+        Column("STATE", lambda item: item["state"]),
+        Column("READY", lambda item: item["ready"]),
+        Column("SIZE", lambda item: figures.size(item["sizeBytes"])),
+        Column("AGE", _age),
+        Column("DRIVER", lambda item: item["driver"], wide=True),
+        Column("HANDLE", lambda item: item["handle"] or "", wide=True),
+        Column("POLICY", lambda item: item["deletionPolicy"], wide=True),
+        Column("ASKED-BY", lambda item: item["askedBy"], wide=True),
+        Column("WHY", lambda item: item["why"]),
+        Column("MESSAGE", _message, wide=True),
+    ),
+    refs.name_of,
+)
+
+
+@click.command("list", cls=options.Command)
+@click.argument("refs_", metavar="[REF]...", nargs=-1)
+@options.placed
+@click.option("-A", "--all-namespaces", is_flag=True, help="Every namespace, whatever the environment says.")
+@click.option("--volume", default="", help="Only snapshots of this volume.")
+@click.option("--driver", default="", help="Only of this driver.")
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Repeatable.")
+@click.option("-l", "--selector", type=options.Pair(), multiple=True, help="Label key=value; repeatable.")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="At most so many [all].")
+@options.printed
+@options.connected
+def list_snapshots(client: Any, refs_: tuple[str, ...], form: str, limit: int, **given: Any) -> None:
+    """List snapshots, newest first; or those that are named."""
+    namespace = "" if given["all_namespaces"] else given["namespace"]
+    if refs_:
+        items = [refs.find(client, ref, cluster=given["cluster"], namespace=namespace) for ref in refs_]
+    else:
+        query = {
+            "cluster": given["cluster"],
+            "namespace": namespace,
+            "volume": given["volume"],
+            "driver": given["driver"],
+            "state": given["states"],
+            "selector": ",".join(f"{key}={value}" for key, value in given["selector"]),
+        }
+        items = list(client.items("/v1/snapshots", query, limit=limit))
+    document = {"apiVersion": "snapbridge/v1", "kind": "SnapshotList", "items": items, "nextToken": ""}
+    if form == "table":
+        items[:] = _with_short_uids(items)
+    output.show_list(SHEET, document, form)
+
+
+def _with_short_uids(items: list[Json]) -> list[Json]:
+    """Rows with the shortest start of the uid, eight characters or more, that tells them apart."""
+    uids = {item["uid"] for item in items}
+    length = SHORT_UID
+    while len({uid[:length] for uid in uids}) < len(uids):
+        length += 1
+    return [{**item, "shortUid": item["uid"][:length]} for item in items]
+
+
+@click.command("describe", cls=options.Command)
+@click.argument("ref")
+@options.placed
+@options.printed
+@options.connected
+def describe(client: Any, ref: str, cluster: str, namespace: str, form: str) -> None:
+    """Show everything about one snapshot: REF is a uid, the start of one, or [[CLUSTER/]NAMESPACE/]NAME."""
+    snapshot = refs.find(client, ref, cluster=cluster, namespace=namespace)
+    if form in ("json", "yaml"):
+        output.show_document(snapshot, form)
+        return
+    if form == "name":
+        click.echo(refs.name_of(snapshot))
+        return
+    output.sections(_rows(snapshot))
+    _show_operations(client, snapshot)
+
+
+def _rows(snapshot: Json) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("Name", snapshot["name"]),
+        ("Cluster", snapshot["cluster"]),
+        ("Namespace", snapshot["namespace"]),
+        ("UID", snapshot["uid"]),
+        ("Volume", snapshot["volume"]),
+        ("Driver", snapshot["driver"]),
+        ("State", snapshot["state"]),
+        ("Ready", snapshot["ready"]),
+        ("Reason", snapshot["reason"]),
+        ("Message", snapshot["message"]),
+        ("Size", figures.size(snapshot["sizeBytes"])),
+        ("Cut at", snapshot["cutAt"]),
+        ("Created at", snapshot["createdAt"]),
+        ("Handle", snapshot["handle"]),
+        ("CSI name", snapshot["snapshotName"]),
+        ("Deletion policy", snapshot["deletionPolicy"]),
+        ("Asked by", snapshot["askedBy"]),
+        ("Why", snapshot["why"]),
+        ("Labels", snapshot["labels"]),
+        ("Parameters", snapshot["parameters"]),
+    ]
+    failure = snapshot["failure"]
+    if failure:
+        rows += [
+            ("Failure", f"{failure['message']} ({failure['code']}, {failure['kind']})"),
+            ("Remedy", failure["hint"]),
+        ]
+    return rows
+
+
+def _show_operations(client: Any, snapshot: Json) -> None:
+    """The latest operations on it; a snapshot is the last part of their target."""
+    found = client.get("/v1/operations", {"per_page": 200})["items"]
+    mine = [item for item in found if item["target"].rpartition("/")[2] == snapshot["uid"]]
+    if mine:
+        from bridge.cli.operations import SHEET as OPERATIONS
+
+        click.echo("\nOperations:")
+        output.table(OPERATIONS.columns, mine, wide=False)

@@ -1,0 +1,163 @@
+"""`snapbridge snapshot …`: create, restore, and the group that the other verbs join. Listing is in snapshot_list."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from typing import Any
+
+import click
+
+from bridge.cli import exits, options, output, progress, refs
+from bridge.cli.snapshot_delete import delete
+from bridge.cli.snapshot_list import describe, list_snapshots
+
+Json = dict[str, Any]
+Pairs = tuple[tuple[str, str], ...]
+
+
+@click.group("snapshot")
+def group() -> None:
+    """Cut, list, restore and delete snapshots."""
+
+
+@click.command("create", cls=options.Command)
+@click.argument("volume", required=False)
+@click.argument("name", required=False)
+@options.placed
+@click.option("--adopt", metavar="HANDLE", default="", help="Take over this CSI snapshot; needs NAME and --driver.")
+@click.option("--driver", default="", help="The CSI driver, with --adopt.")
+@click.option("--retain", is_flag=True, help="Keep the backend's snapshot when this one is deleted.")
+@click.option("--parameter", "parameters", type=options.Pair(), multiple=True, help="For the driver; repeatable.")
+@click.option("-l", "--label", "labels", type=options.Pair(), multiple=True, help="Repeatable.")
+@click.option(
+    "--secret", "secret_refs", type=options.Pair(), multiple=True,
+    help="create=REF, delete=REF or inspect=REF; REF is env:NAME, file:PATH, k8s:… or nomadVar:…",
+)  # fmt: skip
+@click.option("--why", default="", help="A note for people.")
+@click.option("--idempotency-key", default="", help="The same key again books nothing twice.")
+@options.waiting
+@click.option("--wait-for", type=click.Choice(["cut", "ready"]), help="What to wait for [ready]; implies --wait.")
+@options.printed
+@options.connected
+def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: str, **given: Any) -> None:
+    """Cut a snapshot of VOLUME, called NAME.
+
+    Returns when the request is on record; with --wait when the snapshot is ready, or cut. Without NAME it is
+    called after the volume and the time.
+    """
+    key = given.pop("idempotency_key") or secrets.token_hex(16)
+    accepted = client.post("/v1/snapshots", _body(given), key=key)
+    snapshot, operation = accepted["snapshot"], accepted["operation"]
+    name = refs.name_of(snapshot)
+    seconds = _seconds(wait_seconds, wait_for)
+    if seconds is not None:
+        snapshot, operation = _wait(client, snapshot, operation, seconds, wait_for or "ready", form)
+    if form in ("json", "yaml"):
+        output.show_document({**accepted, "snapshot": snapshot, "operation": operation}, form)
+    elif form == "name":
+        click.echo(name)
+    elif seconds is None:
+        click.echo(f"snapshot {name} requested")
+        output.note(f"It is not cut yet. Follow it: snapbridge op watch {operation['id']}")
+    else:
+        click.echo(f"snapshot {name} {'ready' if snapshot['ready'] else 'cut'}")
+
+
+@click.command("restore", cls=options.Command)
+@click.argument("ref")
+@click.argument("new_volume")
+@options.placed
+@click.option("--to-namespace", default="", metavar="NAME", help="Of the new volume [the snapshot's].")
+@click.option("--size", type=options.Size(), default=0, help="Of the new volume [the snapshot's].")
+@click.option("--parameter", "parameters", type=options.Pair(), multiple=True, help="For the driver; repeatable.")
+@click.option("--idempotency-key", default="", help="The same key again restores nothing twice.")
+@options.waiting
+@options.printed
+@options.connected
+def restore(client: Any, ref: str, new_volume: str, wait_seconds: float | None, form: str, **given: Any) -> None:
+    """Make NEW_VOLUME from the snapshot REF. The source volume is not touched."""
+    from bridge.cli import follow
+
+    snapshot = refs.find(client, ref, cluster=given["cluster"], namespace=given["namespace"])
+    body = {
+        "name": new_volume,
+        "namespace": given["to_namespace"],
+        "capacityBytes": given["size"],
+        "parameters": options.pairs(given["parameters"], "--parameter"),
+    }
+    key = given["idempotency_key"] or secrets.token_hex(16)
+    operation = client.post(refs.path(snapshot["uid"]) + "/restore", body, key=key)
+    if wait_seconds is not None:
+        shown = progress.of(f"restore {new_volume}", quiet=form in ("json", "yaml"))
+        operation = follow.follow(client, operation, seconds=wait_seconds, shown=shown)
+        if operation["state"] == "failed":
+            raise follow.failed(operation)
+    if form in ("json", "yaml"):
+        output.show_document(operation, form)
+    elif form == "name":
+        click.echo(new_volume)
+    elif operation["state"] == "done":
+        click.echo(f"volume {new_volume} restored from {refs.name_of(snapshot)}")
+    else:
+        click.echo(f"volume {new_volume} requested from {refs.name_of(snapshot)}")
+        output.note(f"It is not there yet. Follow it: snapbridge op watch {operation['id']}")
+
+
+def _seconds(wait_seconds: float | None, wait_for: str | None) -> float | None:
+    if wait_seconds is None and wait_for:
+        from bridge.cli import follow
+
+        return follow.DEFAULT_SECONDS
+    return wait_seconds
+
+
+def _wait(
+    client: Any, snapshot: Json, operation: Json, seconds: float, wait_for: str, form: str
+) -> tuple[Json, Json]:
+    """Both as they are when the waiting has come to its good end."""
+    from bridge.cli import follow
+
+    enough = follow.is_cut(client, snapshot["uid"]) if wait_for == "cut" else None
+    shown = progress.of(f"snapshot {refs.name_of(snapshot)}", quiet=form in ("json", "yaml"))
+    operation = follow.follow(client, operation, seconds=seconds, shown=shown, enough=enough)
+    if operation["state"] == "failed":
+        raise follow.failed(operation)
+    return client.get(refs.path(snapshot["uid"])), operation
+
+
+def _body(given: dict[str, Any]) -> Json:
+    volume, name = given["volume"] or "", given["name"] or ""
+    if given["adopt"]:
+        if name:
+            raise click.UsageError("with --adopt only NAME is given, no VOLUME")
+        volume, name = "", volume
+    if not volume and not given["adopt"]:
+        raise click.UsageError("name the VOLUME to cut, or --adopt a handle")
+    if given["adopt"] and not (name and given["driver"]):
+        raise click.UsageError("--adopt needs NAME and --driver")
+    wanted = options.pairs(given["secret_refs"], "--secret")
+    unknown = sorted(set(wanted) - {"create", "delete", "inspect"})
+    if unknown:
+        raise exits.Stop(f"--secret {unknown[0]}=… is not known", hint="create, delete or inspect", code=exits.USAGE)
+    return {
+        "cluster": given["cluster"],
+        "namespace": given["namespace"] or options.DEFAULT_NAMESPACE,
+        "name": name or _name_by_time(volume),
+        "volume": volume,
+        "adoptHandle": given["adopt"],
+        "driver": given["driver"],
+        "deletionPolicy": "Retain" if given["retain"] else "Delete",
+        "parameters": options.pairs(given["parameters"], "--parameter"),
+        "secrets": wanted,
+        "why": given["why"],
+        "labels": options.pairs(given["labels"], "--label"),
+    }
+
+
+def _name_by_time(volume: str) -> str:
+    return f"{volume}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
+
+
+for command in (create, list_snapshots, describe, delete, restore):
+    group.add_command(command)
