@@ -96,7 +96,7 @@ def service(
 
     launch = process.Launch(
         name="snapbridge",
-        argv=[sys.executable, "-c", "import sys; from bridge.app import main; from adapters.catalog import Catalog; sys.exit(main.serve([sys.argv[1]], Catalog()))", config],
+        argv=[sys.executable, "-m", "bridge", "serve", "-c", config],
         log=folder / "log",
         ready=ready,
         ready_seconds=30,
