@@ -15,6 +15,7 @@ import grpc.aio
 from bridge.pb.csi.v1 import csi_pb2, csi_pb2_grpc
 from tests.support.nomad.drivers import DriverError, DriverFacts, SnapshotMade, VolumeAsk, VolumeMade
 
+_NO_LIMIT = (1 << 63) - 1  # what Nomad shows for a driver that sets no limit
 _MODES = {
     "single-node-reader-only": "SINGLE_NODE_READER_ONLY",
     "single-node-writer": "SINGLE_NODE_WRITER",
@@ -85,7 +86,7 @@ class SocketDriver:
             info.name, info.vendor_version,
             frozenset(_CONTROLLER_FACTS[n] for n in names if n in _CONTROLLER_FACTS),
             frozenset(_NODE_FACTS[n] for n in node_names if n in _NODE_FACTS),
-            node_info.node_id, node_info.max_volumes_per_node or DriverFacts.maximum_volumes,
+            node_info.node_id, node_info.max_volumes_per_node or _NO_LIMIT,
             dict(node_info.accessible_topology.segments) if topology else None, has_controller,
         )  # fmt: skip
 
