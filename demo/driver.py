@@ -25,6 +25,7 @@ class Driver:
         self.folder = folder
         self.socket = folder / "csi.sock"
         self._log = log
+        self._mounted: set[str] = set()
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Driver:
@@ -42,6 +43,8 @@ class Driver:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        for handle in sorted(self._mounted):
+            self.unmount(handle)  # a demonstration that failed leaves no mount behind
         self._channel.close()
         if self._child is not None:
             self._child.terminate()
@@ -67,6 +70,7 @@ class Driver:
         staging, target = self.folder / "staging" / handle, self.folder / "mounts" / handle
         staging.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._mounted.add(handle)
         self._node.NodeStageVolume(
             csi_pb2.NodeStageVolumeRequest(
                 volume_id=handle, staging_target_path=str(staging), volume_capability=MOUNT
@@ -94,6 +98,7 @@ class Driver:
             csi_pb2.NodeUnstageVolumeRequest(volume_id=handle, staging_target_path=str(staging)),
             timeout=DEADLINE_SECONDS,
         )
+        self._mounted.discard(handle)
 
     def snapshots(self) -> list[str]:
         """The handles of all snapshots that the driver holds."""

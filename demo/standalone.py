@@ -54,7 +54,7 @@ def _play(story: Story, folder: Path, driver: Driver) -> None:
 
 def _cut_and_restore(story: Story, driver: Driver, mounted: Path, before: str) -> str:
     story.step("Cut a snapshot and wait until it is ready")
-    story.snapbridge("snapshot", "create", "data", "--name", "before-the-accident", "--wait")
+    story.snapbridge("snapshot", "create", "data", "before-the-accident", "--wait")
     story.snapbridge("snapshot", "list")
 
     story.step("Damage the volume")

@@ -56,7 +56,7 @@ def test_cut_damage_restore_delete(driver: localdisk.LocalDisk, service: serve.S
     (mounted / "a.bin").write_bytes(os.urandom(3 << 20))
     (mounted / "b.txt").write_text("before\n")
     before = checksum(mounted)
-    service.cli("snapshot", "create", "data", "--name", "one", "--wait")
+    service.cli("snapshot", "create", "data", "one", "--wait")
     (row,) = service.cli_json("snapshot", "list")["items"]
     assert row["ready"] is True
     assert backend(driver) == [row["handle"]]
@@ -73,11 +73,11 @@ def test_cut_damage_restore_delete(driver: localdisk.LocalDisk, service: serve.S
 
 def test_what_is_wrong_is_said_with_its_exit_code(driver: localdisk.LocalDisk, service: serve.Serve) -> None:
     cases = [
-        (("snapshot", "create", "missing", "--name", "x"), 4, "missing"),
-        (("snapshot", "create", "data", "--name", "n" * 1000), 2, "name"),
+        (("snapshot", "create", "missing", "x"), 4, "missing"),
+        (("snapshot", "create", "data", "n" * 1000), 2, "name"),
         (("snapshot", "describe", "no-such-uid"), 4, "no-such-uid"),
         (("snapshot", "delete", "no-such-uid", "--yes"), 4, "no-such-uid"),
-        (("snapshot", "create", "data", "--name", "x", "--cluster", "nowhere"), 4, "nowhere"),
+        (("snapshot", "create", "data", "x", "--cluster", "nowhere"), 4, "nowhere"),
     ]
     for words, code, text in cases:
         done = service.cli(*words, check=False)
@@ -85,8 +85,8 @@ def test_what_is_wrong_is_said_with_its_exit_code(driver: localdisk.LocalDisk, s
         assert text in done.stderr
         assert "Traceback" not in done.stderr
     assert backend(driver) == []
-    service.cli("snapshot", "create", "data", "--name", "one", "--wait")
-    assert service.cli("snapshot", "create", "data", "--name", "one", check=False).returncode == 5
+    service.cli("snapshot", "create", "data", "one", "--wait")
+    assert service.cli("snapshot", "create", "data", "one", check=False).returncode == 5
     assert len(backend(driver)) == 1
 
 
@@ -104,9 +104,9 @@ def test_a_second_service_on_the_same_data_is_refused(service: serve.Serve) -> N
 
 def test_the_driver_restarts_and_work_goes_on(driver: localdisk.LocalDisk, service: serve.Serve) -> None:
     driver.kill()
-    service.cli("snapshot", "create", "data", "--name", "late")
+    service.cli("snapshot", "create", "data", "late")
     driver.start()
-    service.cli("snapshot", "create", "data", "--name", "later", "--wait=20s", seconds=40)
+    service.cli("snapshot", "create", "data", "later", "--wait=20s", seconds=40)
     for _ in range(200):
         rows = service.cli_json("snapshot", "list")["items"]
         if all(row["ready"] for row in rows):
