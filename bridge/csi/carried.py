@@ -14,7 +14,7 @@ class _Switch:
     """Implements Transport over whichever transport is the current one."""
 
     def __init__(self, current: Transport) -> None:
-        self.current: Transport | None = current
+        self.current = current
         self.sentence = ""
 
     async def unary(self, method: str, request: bytes, *, deadline_seconds: float) -> bytes:
@@ -24,8 +24,8 @@ class _Switch:
         return self._way().stream(method, request, deadline_seconds=deadline_seconds)
 
     def _way(self) -> Transport:
-        if self.current is None or self.sentence:
-            raise TransportError("UNAVAILABLE", self.sentence or "it is not connected", sent=False)
+        if self.sentence:
+            raise TransportError("UNAVAILABLE", self.sentence, sent=False)
         return self.current
 
 
@@ -72,5 +72,4 @@ class CarriedLink:
             await self._clock.sleep(seconds)
 
     async def close(self) -> None:
-        """The stream is its agent's; only the way is closed."""
-        self.transport.current = None
+        """Nothing to close: the stream is its agent's."""

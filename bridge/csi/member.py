@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _IDENTITY = "identity"
 """The role under which calls of the Identity service appear in traces."""
+_LATE = "the plugin does not answer Probe: see its log, restart it if it hangs"
 
 
 class Link(Protocol):
@@ -183,10 +184,14 @@ class Member:
             await self._setting.clock.sleep(settings.retry_most_seconds)
         self._adopt(await fingerprint.complete(client, known))
         self._connections += 1
+        late = False
         while True:
             self._become(healthy=not sentence, sentence=sentence or f"at {self.link.endpoint}")
             await self._setting.clock.sleep(settings.probe_interval_seconds)
-            sentence = await _probe(client)
+            sentence, was_late = await _probe(client), late
+            late = sentence == _LATE
+            if late and self.healthy and not was_late:
+                sentence = ""  # one late answer is a busy plugin, two in a row are one that hangs
 
     def _adopt(self, known: Fingerprint) -> None:
         before = self.known
@@ -223,6 +228,8 @@ async def _probe(client: Client) -> str:
     outcome = await client.unary(methods.PROBE, pb.ProbeRequest())
     if isinstance(outcome, Failed):
         failure = outcome.failure
+        if failure.code == "DEADLINE_EXCEEDED":
+            return _LATE
         return f"the plugin's Probe fails: {failure.message} ({failure.code})"
     if outcome.value.HasField("ready") and not outcome.value.ready.value:
         return "the plugin is starting: its Probe says that it is not ready yet"

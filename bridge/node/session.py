@@ -89,10 +89,17 @@ class Session:
 
     async def stream(self, call: pb.Call) -> AsyncGenerator[bytes, None]:
         """The same for a streamed answer."""
-        async with self._calling(call) as state, _deadline(call):
-            while (part := await state.chunks.get()) is not None:
+        end = asyncio.get_running_loop().time() + call.deadline_seconds
+        async with self._calling(call) as state:
+            while True:
+                # Never around the yield: a time-out there would cancel the reader at work, not us.
+                async with _deadline(call, end):
+                    part = await state.chunks.get()
+                    if part is None:
+                        await state.reply
+                if part is None:
+                    return
                 yield part
-            await state.reply
 
     @contextlib.asynccontextmanager
     async def _calling(self, call: pb.Call) -> AsyncIterator[_Open]:
@@ -138,9 +145,9 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def _deadline(call: pb.Call) -> AsyncIterator[None]:
+async def _deadline(call: pb.Call, end: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(call.deadline_seconds):
+        async with asyncio.timeout_at(end):
             yield
     except TimeoutError:
         text = f"no answer from the node within {call.deadline_seconds:g} s"

@@ -81,8 +81,10 @@ class AgentSettings:
 
 def check_node_name(name: str) -> None:
     """Raises InvalidError for a name that no orchestrator would give a node."""
-    if not name or len(name) > 253 or "/" in name or not name.isprintable() or " " in name:
-        raise InvalidError(f"{name[:80]!r} is not a node name", field="node", hint="Up to 253 characters, no '/'")
+    if not name or len(name) > 253 or not name.isprintable() or set(name) & set("/: "):
+        raise InvalidError(
+            f"{name[:80]!r} is not a node name", field="node", hint="Up to 253 characters, no '/', ':' or blank"
+        )
 
 
 def check_address(address: str, *, field: str) -> None:

@@ -248,3 +248,25 @@ async def test_a_call_in_flight_across_a_restart_is_unsure_and_the_rest_goes_on(
         await until(lambda: registry.controller(DRIVER))
         again = await calls.create_snapshot(name="s", volume_handle="v", parameters={}, secrets={})
         assert isinstance(again, Done)
+
+
+async def test_one_late_probe_is_forgiven_and_two_are_not(registry: Registry, tmp_path: Path) -> None:
+    plugin = Plugin()
+    async with csi_server.serving(plugin, tmp_path / "a.sock"):
+        await registry.ensure_socket("one", str(tmp_path / "a.sock"))
+        await until(lambda: registry.controller(DRIVER))
+        sentences: list[str] = []
+        registry.on_change(lambda _driver: sentences.append(row(registry).sentence))
+        release = plugin.hang("Probe")
+        count = plugin.calls["Probe"]
+        await until(lambda: plugin.calls["Probe"] > count)
+        await asyncio.sleep(0.6)
+        release.set()
+        plugin.script.clear()
+        await asyncio.sleep(0.5)
+        assert sentences == []
+        plugin.hang("Probe")
+        assert "does not answer Probe" in await sentence_with(registry, "does not answer Probe")
+        assert registry.controller(DRIVER) is None
+        plugin.script.clear()
+        await until(lambda: registry.controller(DRIVER))

@@ -193,6 +193,24 @@ async def test_streams_that_go_wrong_end(wire: Wire, sequences: list[int], code:
     assert got
 
 
+async def test_a_reader_at_work_is_not_cut_off_by_the_deadline_of_its_stream(wire: Wire) -> None:
+    stream = await wire.attached()
+    transport = wire.sink.transports["w:p"]
+    done: list[bytes] = []
+
+    async def read() -> None:
+        async for part in transport.stream("/m", b"", deadline_seconds=0.3):
+            await asyncio.sleep(0.5)
+            done.append(part)
+
+    pending = asyncio.create_task(read())
+    call = (await stream.read()).call  # type: ignore[union-attr]
+    await stream.write(pb.FromNode(chunk=pb.Chunk(id=call.id, sequence=1, message=b"x")))
+    with pytest.raises(TransportError, match="no answer from the node"):
+        await pending
+    assert done == [b"x"]
+
+
 async def test_what_an_earlier_session_had_and_this_one_has_not_is_gone(wire: Wire) -> None:
     stream = await wire.attached()
     await stream.write(pb.FromNode(plugin=pb.PluginReport(instance="q", driver="d", healthy=True)))

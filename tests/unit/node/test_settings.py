@@ -32,7 +32,7 @@ def test_hubs_that_are_fine() -> None:
     HubSettings("[::1]:0", plaintext_on_loopback=True)
 
 
-@pytest.mark.parametrize("node", ["", "a/b", "n" * 254, "a b", "a\nb"])
+@pytest.mark.parametrize("node", ["", "a/b", "n" * 254, "a b", "a\nb", "a:b"])
 def test_a_node_name_that_is_refused(node: str) -> None:
     with pytest.raises(InvalidError):
         AgentSettings(node)
