@@ -142,6 +142,7 @@ class NomadOrchestrator:
         """Learn the version, then follow each namespace."""
         self.version = await self._learn_version()
         topics = versions.topics(self.version)
+        self._watchers.clear()
         async with asyncio.TaskGroup() as group:
             for namespace in self._settings.namespaces:
                 watcher = Watcher(

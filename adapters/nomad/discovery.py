@@ -67,7 +67,9 @@ class PluginFollower:
         self._bell.set()
 
     async def run(self, sink: PluginSink) -> None:
-        """Look every `plugin_seconds`, or when rung, until cancelled."""
+        """Look every `plugin_seconds`, or when rung, until cancelled. A new sink is told everything anew."""
+        for known in self._known.values():
+            known.socket, known.api = "", None
         while True:
             self._bell.clear()
             try:

@@ -106,12 +106,14 @@ class Sdk:
         self._allocation = nomad.api.Allocation(**options)
         self._agent = nomad.api.Agent(**options)
         self._job = nomad.api.Job(**options)
-        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="nomad-sdk")
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._deadline_seconds = settings.request_timeout_seconds * 2
 
     def close(self) -> None:
-        """Let the threads go. A call under way ends by its own time-out."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go; a later call starts new ones. A call under way ends by its own time-out."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
     async def allocation(self, allocation_id: str) -> Row:
@@ -135,13 +137,13 @@ class Sdk:
         """The call in a thread. AnswerError and UnavailableError as the client raises them."""
         token = await self._token.get()
         loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="nomad-sdk")
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return await loop.run_in_executor(self._threads, self._call, call, token)
         except TimeoutError as error:
             raise UnavailableError("Nomad did not answer in time") from error
-        except RuntimeError as error:  # the threads are gone: the service is stopping
-            raise UnavailableError(f"Nomad is not asked any more: {error}") from error
 
     def _call(self, call: Callable[[], Any], token: str) -> Any:
         self._current = token
