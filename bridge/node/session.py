@@ -84,7 +84,8 @@ class Session:
 
     async def unary(self, call: pb.Call) -> bytes:
         """Send a Call (its id is given here) and wait for its Reply. TransportError when it fails."""
-        async with self._calling(call) as state, _deadline(call):
+        end = asyncio.get_running_loop().time() + call.deadline_seconds
+        async with self._calling(call) as state, _deadline(call, end):
             return await state.reply
 
     async def stream(self, call: pb.Call) -> AsyncGenerator[bytes, None]:
