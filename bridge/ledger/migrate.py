@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,8 +12,8 @@ from bridge.model.failure import InvalidError
 
 
 def upgrade(connection: sa.Connection, path: str) -> None:
-    """Migrate inside the caller's transaction. InvalidError for another program's file, or a newer one of ours."""
-    version = _version(connection, path)
+    """Migrate inside the caller's transaction. InvalidError for a file that a newer program wrote."""
+    version = _version(connection)
     if version == schema.SCHEMA_VERSION:
         return
     if version > schema.SCHEMA_VERSION:
@@ -34,17 +35,21 @@ def upgrade(connection: sa.Connection, path: str) -> None:
     command.upgrade(config, "head")
 
 
-def _version(connection: sa.Connection, path: str) -> str:
-    """The file's schema version; empty for a new file."""
-    application = connection.exec_driver_sql("PRAGMA application_id").scalar()
-    tables = set(sa.inspect(connection).get_table_names())
-    if not tables and application == 0:
-        return ""
-    if application != schema.APPLICATION_ID or "alembic_version" not in tables:
+def refuse_foreign(connection: Any, path: str) -> None:
+    """InvalidError when the driver's connection is to a database that is not ours. Only reads."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != schema.APPLICATION_ID and (things or application):
         raise InvalidError(
             f"{path} is not a ledger: it is another program's database",
             hint="Name another file in service.ledger; this one was left as it is.",
             field="service.ledger",
         )
+
+
+def _version(connection: sa.Connection) -> str:
+    """The file's schema version; empty for a new file."""
+    if "alembic_version" not in sa.inspect(connection).get_table_names():
+        return ""
     version: str | None = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
     return version or ""

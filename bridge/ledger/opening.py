@@ -35,7 +35,7 @@ async def open_ledger(url: str, clock: Clock) -> AsyncIterator[SqlLedger]:
         lock.acquire()
     try:
         explain = functools.partial(sqlite.explain, path=path)
-        writer = Writer(sqlite.engine(path), explain)
+        writer = Writer(sqlite.engine(path, first=functools.partial(migrate.refuse_foreign, path=path)), explain)
         writer.start()
         reader: Reader | None = None
         try:

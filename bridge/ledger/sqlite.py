@@ -63,8 +63,11 @@ def prepare(path: str) -> None:
         ) from error
 
 
-def engine(path: str, *, read_only: bool = False) -> sa.Engine:
-    """An engine whose connections begin what they will do: writers at once (BEGIN IMMEDIATE), readers lazily."""
+def engine(path: str, *, read_only: bool = False, first: Callable[[Any], None] | None = None) -> sa.Engine:
+    """An engine whose connections begin what they will do: writers at once (BEGIN IMMEDIATE), readers lazily.
+
+    `first` gets each new driver's connection before anything is changed, and may refuse the file.
+    """
     module = driver()
 
     def connect() -> Any:
@@ -75,8 +78,14 @@ def engine(path: str, *, read_only: bool = False) -> sa.Engine:
             timeout=BUSY_TIMEOUT_SECONDS,
             cached_statements=256,
         )
-        for pragma in _pragmas(read_only):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            if first is not None:
+                first(connection)
+            for pragma in _pragmas(read_only):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     pool = NullPool if path else StaticPool

@@ -24,6 +24,10 @@ from tests.contract.ledger.samples import StoppedClock, all_names, entry, key, o
 CLOCK = StoppedClock()
 
 
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 async def refused(url: str) -> BridgeError:
     with pytest.raises(BridgeError) as error:
         async with open_ledger(url, CLOCK):
@@ -132,11 +136,17 @@ async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Pat
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
+    before = file.read_bytes()
     error = await refused(f"sqlite:///{file}")
     assert "another program's database" in str(error)
-    with sqlite3.connect(file) as connection:
-        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["theirs"]
-    connection.close()
+    assert file.read_bytes() == before
+    assert names(tmp_path) == ["other.db", "other.db.lock"]
+
+
+async def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"")
+    async with open_ledger(f"sqlite:///{tmp_path}/ledger.db", CLOCK) as ledger:
+        await ledger.save(key(), record())
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
