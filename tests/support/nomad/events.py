@@ -80,7 +80,9 @@ class EventBroker:
             index = int(raw_index)
         except ValueError as error:
             raise Refusal(
-                400, f'Unable to parse index: strconv.Atoi: parsing "{raw_index}": invalid syntax'
+                400,
+                f'Unable to parse index: strconv.Atoi: parsing "{raw_index}": invalid syntax',
+                {"Vary": "Accept-Encoding"},
             ) from error
         wanted = _wanted(request)
         transport = request.transport

@@ -6,12 +6,11 @@ It must hold every exclusion of the replay; the test prints them and counts them
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.support.nomad import replay_worlds as worlds
 from tests.support.nomad.drivers import HostPathDriver
 from tests.support.nomad.replay_player import Player, Script
-
-_MOUNT = {"MountOptions": {"FSType": "ext4", "MountFlags": ["noatime"]}}
 
 
 async def _volumes_begin(player: Player) -> None:
@@ -167,8 +166,8 @@ async def _web_replaced(player: Player) -> None:
     await asyncio.sleep(0.02)
 
 
-async def _ev_runs(player: Player) -> None:
-    player.agent.release_step("start")
+def ev_job() -> dict[str, Any]:
+    """The recorded job `ev` on vol-c."""
     spec = worlds.job("ev", "vol-c", worlds.task("t", script=_EV_ARGS))
     spec["Meta"] = {"csi_snapshot_schedule": "@hourly", "csi_snapshot_retain": "24"}
     spec["TaskGroups"][0]["Tasks"][0] |= {
@@ -177,6 +176,12 @@ async def _ev_runs(player: Player) -> None:
         "Resources": {"CPU": 50, "MemoryMB": 32},
         "VolumeMounts": [{"Volume": "v", "Destination": "/data"}],
     }
+    return spec
+
+
+async def _ev_runs(player: Player) -> None:
+    player.agent.release_step("start")
+    spec = ev_job()
     await worlds.run(player, spec)
     spec["Meta"]["csi_snapshot_retain"] = "48"
     await worlds.run(player, spec)
@@ -287,8 +292,6 @@ async def _new_job(player: Player) -> None:
     await player.call("PUT", "/v1/jobs", {"Job": spec})
 
 
-
-
 BLOCKING = Script(
     before={0: _day_begin},
     during={6: _new_volume, 8: _drop_volume, 9: _new_job},
@@ -307,7 +310,9 @@ async def _agent_begin(player: Player) -> None:
 
 AGENT = Script(
     before={0: _agent_begin},
-    excluded={8: "lists the drivers found on the recorded machine (Java, QEMU); the fake's node has raw_exec and exec"},
+    excluded={
+        8: "lists the drivers found on the recorded machine (Java, QEMU); the fake's node has raw_exec and exec"
+    },
 )
 
 

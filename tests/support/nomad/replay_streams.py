@@ -39,7 +39,9 @@ class Seen:
         return [line["Index"] for line in self.lines if line and isinstance(line, dict)]
 
 
-async def open_stream(player: Player, query: str, headers: dict[str, str]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_stream(
+    player: Player, query: str, headers: dict[str, str]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", player.agent.port)
     text = f"GET /v1/event/stream{'?' + query if query else ''} HTTP/1.1\r\nHost: {player.agent.address}\r\n"
     text += "".join(f"{key}: {player.bindings.translate(value)}\r\n" for key, value in headers.items())
@@ -67,6 +69,9 @@ async def collect(reader: asyncio.StreamReader, seen: Seen) -> None:
     while line := (await reader.readline()).decode().strip():
         key, _, value = line.partition(": ")
         seen.headers[key] = value
+    if "200" not in seen.status_line:
+        seen.lines.append((await reader.readexactly(int(seen.headers["Content-Length"]))).decode())
+        return
     while line := (await reader.readline()).decode():
         try:
             seen.lines.append(json.loads(line))
@@ -111,7 +116,11 @@ def _shapes(lines: list[Any], seen: Seen) -> list[str]:
     for event in seen.events:
         if set(event) != _EVENT_KEYS:
             problems.append(f"event keys {sorted(event)}")
-        if topics and "Evaluation" not in topics and event["Topic"] not in topics | {"CSIPlugin", "Allocation", "CSIVolume"}:
+        if (
+            topics
+            and "Evaluation" not in topics
+            and event["Topic"] not in topics | {"CSIPlugin", "Allocation", "CSIVolume"}
+        ):
             problems.append(f"event of topic {event['Topic']}")
     return problems
 

@@ -13,7 +13,7 @@ from tests.support.nomad.replay_player import Player
 
 _CAPABILITIES = [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}]
 _LARGE = {"RequestedCapacityMin": 1048576, "RequestedCapacityMax": 4194304}
-_MOUNT = {"MountOptions": {"FSType": "ext4", "MountFlags": ["noatime"]}}
+MOUNT = {"MountOptions": {"FSType": "ext4", "MountFlags": ["noatime"]}}
 _TRAP = ["-c", "trap 'exit 0' INT TERM; while true; do sleep 0.05; done"]
 SECOND = 1_000_000_000
 
@@ -55,7 +55,8 @@ async def running(player: Player, job_id: str) -> None:
     async with asyncio.timeout(20):
         while True:
             rows = player.agent.state.job_allocations("default", job_id)
-            if rows and rows[0].desired == "run" and rows[0].tasks:
+            version = (player.agent.state.job("default", job_id) or {}).get("Version")
+            if rows and rows[0].desired == "run" and rows[0].tasks and rows[0].job["Version"] == version:
                 mains = [t["Name"] for t in rows[0].group_spec["Tasks"] if not t.get("Lifecycle")]
                 if all(rows[0].tasks[name]["State"] == "running" for name in mains):
                     break
@@ -107,10 +108,10 @@ async def data_in_use(player: Player) -> None:
 
 async def volumes_of_the_day(player: Player) -> None:
     """The volumes that volumes.json made, for the files that were recorded after it."""
-    await volume(player, "vol-a", **_LARGE, **_MOUNT)
-    await volume(player, "vol-a-twin", Name="vol-a", **_LARGE, **_MOUNT)
+    await volume(player, "vol-a", **_LARGE, **MOUNT)
+    await volume(player, "vol-a-twin", Name="vol-a", **_LARGE, **MOUNT)
     for name in ("vol-b", "vol-c"):
-        await volume(player, name, **_LARGE, **_MOUNT)
+        await volume(player, name, **_LARGE, **MOUNT)
     await volume(player, "two-1", **_LARGE)
     await volume(player, "pa[0]", **_LARGE)
 

@@ -29,6 +29,7 @@ class Live:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     processes: dict[str, TaskProcess] = field(default_factory=dict)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    flush: asyncio.TimerHandle | None = None
 
 
 class Runner:
@@ -91,7 +92,7 @@ class Runner:
                 await process.kill()
         await self._gate("release")
         await self._unclaim(live)
-        self._finish(live)
+        await self._finish(live)
 
     # Claims
 
@@ -285,6 +286,14 @@ class Runner:
         return ("running", "Tasks are running") if set(states) != {"dead"} else ("running", "Failed tasks")
 
     def _publish(self, live: Live) -> None:
+        seconds = self.agent.settings.update_batch_seconds
+        if not seconds:
+            self._flush(live)
+        elif live.flush is None:
+            live.flush = asyncio.get_running_loop().call_later(seconds, self._flush, live)
+
+    def _flush(self, live: Live) -> None:
+        live.flush = None
         allocation = live.allocation
         index = self.agent.state.commit("allocs", "job_summary", "nodes", "csi_plugins")
         allocation.modify_index, allocation.modify_time = index, now_ns()
@@ -294,7 +303,9 @@ class Runner:
         events.append(event("Node", allocation.node_id, "", {"Node": self.agent.node_row()}))
         self.agent.events.publish(index, "AllocationUpdated", events)
 
-    def _finish(self, live: Live) -> None:
+    async def _finish(self, live: Live) -> None:
+        if live.flush is not None:
+            await asyncio.sleep(max(0.0, live.flush.when() - asyncio.get_running_loop().time() - 0.001))
         allocation = live.allocation
         failed = any(task["Failed"] for task in allocation.tasks.values())
         allocation.client = "failed" if failed else "complete"
@@ -303,7 +314,9 @@ class Runner:
             self.agent.scheduler.health(allocation, healthy=False)
         elif live.stop.is_set():
             self._never_healthy(live)
-        self._publish(live)
+        if live.flush is not None:
+            live.flush.cancel()
+        self._flush(live)
         self._job_over(allocation)
         self.live.pop(allocation.id, None)
         live.done.set()

@@ -65,17 +65,20 @@ class Scheduler:
             counts[group["Name"]] = self._group(job, group, evaluation, index, changed, failed)
         if job is None:
             self._stop_purged(evaluation, index, changed)
+        elif job["Stop"]:
+            self._touch_ended(job, index, changed)
         if evaluation["TriggeredBy"] == "deployment-watcher":
             evaluation.pop("JobModifyIndex", None)
         deployment = self._deploy(job, counts, index, changed) if job else None
         current = deployment or (self.agent.state.latest_deployment(job["Namespace"], job["ID"]) if job else None)
         if current is not None:
             evaluation["DeploymentID"] = current["ID"]
-        self._status(job, index)
+        self._status(job, index, after_stop=bool(changed))
         self._publish_plan(job, evaluation, deployment, index, changed)
         self._finish(evaluation, counts, failed, before)
+        self._dead(job)
         for allocation in changed:
-            if allocation.desired == "stop":
+            if allocation.desired == "stop" or allocation.terminal:
                 self.agent.runner.stop(allocation)
             else:
                 self.agent.runner.start(allocation)
@@ -154,6 +157,13 @@ class Scheduler:
             return _filtered(f"missing CSI volume(s) {', '.join(missing)}", resources)
         return None
 
+    def _touch_ended(self, job: Row, index: int, changed: list[Allocation]) -> None:
+        """The plan of a stopped job writes its ended allocations too (recorded in events.json)."""
+        for allocation in self.agent.state.job_allocations(job["Namespace"], job["ID"]):
+            if allocation.terminal:
+                allocation.modify_index = index
+                changed.append(allocation)
+
     def _stop_purged(self, evaluation: Row, index: int, changed: list[Allocation]) -> None:
         for allocation in self.agent.state.job_allocations(evaluation["Namespace"], evaluation["JobID"]):
             if allocation.desired == "run":
@@ -199,12 +209,20 @@ class Scheduler:
 
     # Statuses and events of a plan
 
-    def _status(self, job: Row | None, index: int) -> None:
+    def _status(self, job: Row | None, index: int, *, after_stop: bool) -> None:
         if job is None:
             return
         status = self.status_of(job)
+        if status == "dead" and job["Stop"] and after_stop:
+            status = "pending"  # until the evaluation is done, as recorded
         if status != job["Status"]:
             job["Status"], job["ModifyIndex"] = status, index
+
+    def _dead(self, job: Row | None) -> None:
+        """A stopped job is dead once its evaluation is complete."""
+        if job is not None and job["Stop"] and job["Status"] == "pending":
+            job["Status"], job["ModifyIndex"] = "dead", self.agent.state.commit("jobs")
+            self.agent.events.publish(job["ModifyIndex"], "EvaluationUpdated", [self.job_event(job)])
 
     def status_of(self, job: Row) -> str:
         rows = self.agent.state.job_allocations(job["Namespace"], job["ID"])

@@ -20,6 +20,7 @@ class Settings:
     denied_close_seconds: float = 15.0  # seen: 0.7 to 22
     controller_cap_seconds: float = 120.0
     task_setup_seconds: float = 0.0  # real: 5 to 6 for each exec task
+    update_batch_seconds: float = 0.0  # real: 0.2; the client sends its allocations' changes together
     healthy_seconds: float = 0.0  # real: 10 until a deployment counts an allocation as healthy
     restart_delay_scale: float = 0.01  # real: 1
     lock_time_scale: float = 1.0
