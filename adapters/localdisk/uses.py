@@ -150,9 +150,9 @@ class Uses:
             failures.precondition(f"{target} is neither a mount nor a link of ours, and is left alone")
 
     def in_use(self, volume_id: str) -> list[str]:
-        """The paths of a volume that are still there. Uses whose path is gone are forgotten."""
+        """The paths of a volume that are still there, published ones first. Uses whose path is gone are forgotten."""
         found = []
-        for use in self.store.uses_of(volume_id):
+        for use in sorted(self.store.uses_of(volume_id), key=lambda use: use.staging):
             if os.path.lexists(use.path):
                 found.append(use.path)
             else:

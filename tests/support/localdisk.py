@@ -9,10 +9,11 @@ It cleans up what it started: the process, its mounts and loop devices, and its 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -224,6 +225,19 @@ def answers(socket: Path) -> bool:
         except grpc.RpcError:
             return False
     return True
+
+
+@contextlib.contextmanager
+def refused(code: grpc.StatusCode, words: str = "") -> Iterator[None]:
+    """The block must end with this gRPC code, and its text contain these words."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        found = (error.code(), error.details() or "")
+        assert found[0] is code, found
+        assert words in found[1], found
+    else:
+        raise AssertionError(f"was not refused with {code.name}")
 
 
 def capability(
