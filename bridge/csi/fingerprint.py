@@ -21,6 +21,7 @@ R = TypeVar("R", bound=Message)
 
 _KNOWN = {capability.value: capability for capability in Capability}
 _MOST_DRIVER_NAME = 63
+_PASSING = frozenset({"DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED", "CANCELLED"})
 _PLUGIN_SERVICES = pb.PluginCapability.Service.Type
 _CONTROLLER = pb.ControllerServiceCapability.RPC.Type
 _GROUP = pb.GroupControllerServiceCapability.RPC.Type
@@ -77,16 +78,20 @@ async def _node(client: Client, found: set[Capability], *, needed: bool) -> str 
     """The node id, or None when there is no Node service. CSI has no flag for it: the call itself tells."""
     outcome = await client.unary(methods.NODE_GET_CAPABILITIES, pb.NodeGetCapabilitiesRequest())
     if isinstance(outcome, Failed):
-        if outcome.failure.code != "UNIMPLEMENTED" and needed:
-            raise NotTakenError(_sentence("NodeGetCapabilities", outcome.failure))
+        _check_node("NodeGetCapabilities", outcome.failure, needed=needed)
         return None
     _take(found, _NODE, [part.rpc.type for part in outcome.value.capabilities])
     info = await client.unary(methods.NODE_GET_INFO, pb.NodeGetInfoRequest())
     if isinstance(info, Done):
         return info.value.node_id
-    if needed and info.failure.code != "UNIMPLEMENTED":
-        raise NotTakenError(_sentence("NodeGetInfo", info.failure))
+    _check_node("NodeGetInfo", info.failure, needed=needed)
     return None
+
+
+def _check_node(verb: str, failure: Failure, *, needed: bool) -> None:
+    """A controller elsewhere may fail here for good; what passes is asked again."""
+    if failure.code in _PASSING or (needed and failure.code != "UNIMPLEMENTED"):
+        raise NotTakenError(_sentence(verb, failure))
 
 
 async def _ask(client: Client, method: Method[Q, R], request: Q) -> R:

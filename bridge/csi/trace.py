@@ -82,7 +82,7 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         seconds = time.perf_counter() - self._begun
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self.code = "CANCELLED"
         elif error is not None:
             self.code = "BUG"

@@ -17,11 +17,13 @@ from bridge.csi.instance import Instance
 from bridge.csi.registry import Registry
 from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
 from bridge.model.failure import FailureKind
-from bridge.model.outcome import Done, Failed
+from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, PluginDescription, Route
+from bridge.model.snapshot import CutSnapshot
 from bridge.node.agent import NodeAgent
 from bridge.node.hub import Hub
 from bridge.node.settings import AgentSettings, HubSettings, Tls
+from bridge.pb.csi.v1 import csi_pb2 as pb
 from tests.support import csi_server
 from tests.support.csi_server import Plugin, RealClock, until
 from tests.support.node_pki import Authority
@@ -213,6 +215,49 @@ async def test_a_restarted_plugin_is_seen_through_the_agent_within_two_seconds(s
             lambda: site.registry.controller(DRIVER) and site.rows("worker-1")[0].vendor_version == "2.0"
         )
         assert took < 2
+
+
+async def test_no_call_is_repeated_however_streams_come_and_go(site: Site, tmp_path: Path) -> None:
+    plugin = Plugin()
+    arrived: dict[str, int] = {}
+
+    async def count(request: pb.CreateSnapshotRequest, context: object) -> object:
+        arrived[request.name] = arrived.get(request.name, 0) + 1
+        await asyncio.sleep(0.02)
+        return await plugin.CreateSnapshot(request, context)
+
+    plugin.script["CreateSnapshot"] = count
+    outcomes: dict[str, Outcome[CutSnapshot]] = {}
+    tls = site.tls_for("worker-1")
+    async with csi_server.serving(plugin, tmp_path / "a.sock"):
+        _, task = await site.agent("worker-1", tmp_path / "a.sock", tls)
+        calls = await site.healthy("worker-1")
+
+        async def ask(worker: int) -> None:
+            for number in range(40):
+                name = f"s-{worker}-{number}"
+                outcomes[name] = await calls.create_snapshot(
+                    name=name, volume_handle="v", parameters=NONE, secrets=NONE
+                )
+                await asyncio.sleep(0.01)
+
+        asking = asyncio.gather(*(ask(worker) for worker in range(8)))
+        while not asking.done():
+            await asyncio.sleep(0.15)
+            task.cancel()
+            await asyncio.wait({task})
+            _, task = await site.agent("worker-1", tmp_path / "a.sock", tls)
+            await site.healthy("worker-1")
+        await asking
+        await asyncio.sleep(0.1)
+    verdicts: dict[str, set[int]] = {"done": set(), "refused": set(), "unsure": set()}
+    for name, outcome in outcomes.items():
+        verdict = "done" if isinstance(outcome, Done) else outcome.failure.kind.value
+        verdicts[verdict].add(arrived.get(name, 0))
+    assert verdicts["done"] == {1}
+    assert verdicts["refused"] <= {0}
+    assert verdicts["unsure"] <= {0, 1}
+    assert verdicts["unsure"], "no call was hit: the test shows nothing"
 
 
 async def test_a_certificate_for_another_node_is_refused(site: Site, tmp_path: Path) -> None:
