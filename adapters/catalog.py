@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from bridge.ports.adapter import Joined, Surroundings
+from bridge.ports.announce import Announcer
+from bridge.ports.clock import Clock
 
 
 async def _standalone(settings: Any, given: Surroundings) -> Joined:
@@ -45,6 +47,12 @@ class Catalog:
         from adapters.standalone.settings import Settings as StandaloneSettings
 
         return {"kubernetes": KubernetesSettings, "nomad": NomadSettings, "standalone": StandaloneSettings}
+
+    def announcer(self, directory: str, clock: Clock) -> Announcer:
+        """The kubelet's registration protocol."""
+        from adapters.kubernetes.registration.announcer import KubeletAnnouncer, RegistrationSettings
+
+        return KubeletAnnouncer(RegistrationSettings(registry=directory), clock)
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
         """Build the adapter of one cluster."""

@@ -69,9 +69,14 @@ def load(paths: Sequence[str], sections: Sections, environ: Mapping[str, str] | 
     Mappings of the same section join, lists of clusters and plugins are put one after the other, and a key given in
     two files is refused. ConfigError lists every problem.
     """
-    files = [file for path in paths for file in _files(path)]
-    document = _merge([config_yaml.parse(_read(file), file) for file in files])
-    return _Check(document, sections, environ or {}).config(tuple(files))
+    document, files = read_document(paths)
+    return _Check(document, sections, environ or {}).config(files)
+
+
+def read_document(paths: Sequence[str]) -> tuple[config_yaml.Document, tuple[str, ...]]:
+    """The files of these paths as one document, and their names in order."""
+    files = tuple(file for path in paths for file in _files(path))
+    return _merge([config_yaml.parse(_read(file), file) for file in files]), files
 
 
 def _files(path: str) -> list[str]:

@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
-from bridge.app import config, logs
+import bridge
+from bridge.app import config, logs, node_config
 from bridge.app.config_problem import ConfigError
 from bridge.model.failure import BridgeError
+from bridge.node.settings import AgentSettings
 from bridge.ports.adapter import Catalogue
 
 log = logging.getLogger(__name__)
@@ -28,14 +30,18 @@ def serve(paths: Sequence[str], catalogue: Catalogue) -> int:
         return USAGE
     logs.set_up(settings.service.log_level, settings.service.log_format)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    return _run(_serve(settings, catalogue))
+
+
+def node(paths: Sequence[str], catalogue: Catalogue) -> int:
+    """Run this host's node agent until SIGTERM or SIGINT. Returns the exit code."""
     try:
-        asyncio.run(_serve(settings, catalogue))
-    except BaseExceptionGroup as group:
-        return _explain(group)
-    except BridgeError as error:
-        print(f"snapbridge: {error}", file=sys.stderr)  # noqa: T201 -- a command's answer
-        return LOCKED if error.code == "LOCKED" else FAILED
-    return 0
+        document, settings = node_config.load(paths or config.default_paths(os.environ), bridge.__version__)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- a command's answer
+        return USAGE
+    logs.set_up(document.log_level, document.log_format)
+    return _run(_node(document, settings, catalogue))
 
 
 def check_config(paths: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -47,22 +53,42 @@ def check_config(paths: Sequence[str], catalogue: Catalogue) -> list[str]:
     return []
 
 
+def _run(work: Coroutine[None, None, None]) -> int:
+    try:
+        asyncio.run(work)
+    except BaseExceptionGroup as group:
+        return _explain(group)
+    except BridgeError as error:
+        return _explain(error)
+    return 0
+
+
 async def _serve(settings: config.Config, catalogue: Catalogue) -> None:
     from bridge.app import wiring
 
+    await wiring.run(settings, catalogue, _stopped_by_signals())
+
+
+async def _node(document: node_config.NodeDocument, settings: AgentSettings, catalogue: Catalogue) -> None:
+    from bridge.app import wiring
+
+    await wiring.run_node(document, settings, catalogue, _stopped_by_signals())
+
+
+def _stopped_by_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await wiring.run(settings, catalogue, stop)
+    return stop
 
 
-def _explain(group: BaseExceptionGroup[BaseException]) -> int:
+def _explain(error: BaseException) -> int:
     """The first cause, as a sentence where it is one of ours; the log has the rest."""
-    cause: BaseException = group
+    cause = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if not isinstance(cause, BridgeError):
-        log.error("the service ends after a crash", exc_info=group)
+        log.error("the service ends after a crash", exc_info=error)
     print(f"snapbridge: {cause}", file=sys.stderr)  # noqa: T201 -- a command's answer
     return LOCKED if isinstance(cause, BridgeError) and cause.code == "LOCKED" else FAILED

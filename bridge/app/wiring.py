@@ -10,9 +10,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+import bridge
 from bridge.api.application import make_app
 from bridge.api.server import serve
-from bridge.app import config, metrics
+from bridge.app import config, metrics, node_config
 from bridge.app.health import ServiceHealth
 from bridge.app.secrets import EnvironmentSecrets, FileSecrets, SecretChain
 from bridge.csi.registry import Registry
@@ -20,9 +21,11 @@ from bridge.csi.trace import Tracer
 from bridge.decide import action as act
 from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
-from bridge.model.failure import InvalidError
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
+from bridge.node.agent import NodeAgent
+from bridge.node.hub import Hub
+from bridge.node.settings import AgentSettings, HubSettings, Tls
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
@@ -112,7 +115,9 @@ class Service:
             restores=self.restores,
             wake=self.runner.wake,
             mint=mint,
+            nodes=lambda: self.hub.nodes() if self.hub is not None else (),
         )
+        self.hub = self._hub()
         self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake)
         self.health = ServiceHealth(
             [joined.orchestrator for joined in self.joined.values()],
@@ -125,6 +130,7 @@ class Service:
             metrics.Sources(
                 plugins=self.registry.describe,
                 clusters=self.desk.clusters,
+                nodes=lambda: self.hub.nodes() if self.hub is not None else (),
                 queue_depth=lambda: len(self.runner.queue),
             )
         )
@@ -143,10 +149,20 @@ class Service:
         """What the supervisor keeps running."""
         found: dict[str, Task] = {"registry": self.registry.run, "runner": self.runner.run}
         found["restores"] = self.restores.run
+        if self.hub is not None:
+            found["hub"] = self.hub.run
         for name, joined in self.joined.items():
             found[f"cluster-{name}"] = self._watch(joined)
         found["api"] = self._api()
         return found
+
+    def _hub(self) -> Hub | None:
+        section = self.settings.hub
+        if section is None:
+            return None
+        tls = Tls(section.tls_cert_file, section.tls_key_file, section.client_ca_file)
+        settings = HubSettings(f"{section.host}:{section.port}", tls, version=bridge.__version__)
+        return Hub(settings, self.clock, self.registry)
 
     def _watch(self, joined: Joined) -> Task:
         async def run() -> None:
@@ -181,17 +197,10 @@ class Service:
         log.info("stopping", extra={"action": "stop"})
         await self.runner.drain(self.settings.service.shutdown_timeout)
 
-    def wake_all(self, keys: Sequence[Key]) -> None:
-        """Have these looked at."""
-        for key in keys:
-            self.runner.wake(key)
-
 
 @contextlib.asynccontextmanager
 async def assembled(settings: config.Config, catalogue: Catalogue) -> AsyncIterator[Service]:
     """A service whose parts are joined; nothing runs yet."""
-    if settings.hub is not None:
-        raise InvalidError("the hub is not wired", field="hub")
     clock = WallClock()
     tracer = Tracer()
     async with open_ledger(settings.service.ledger_url, clock) as ledger:
@@ -208,3 +217,17 @@ async def run(settings: config.Config, catalogue: Catalogue, stop: asyncio.Event
     """Serve until `stop` is set, then end in order."""
     async with assembled(settings, catalogue) as service:
         await supervise.run_until(stop, service.tasks(), first=service.stop)
+
+
+async def run_node(
+    document: node_config.NodeDocument, settings: AgentSettings, catalogue: Catalogue, stop: asyncio.Event
+) -> None:
+    """Run the agent of this host until `stop` is set."""
+    clock = WallClock()
+    registry = Registry(document.csi.settings(), clock)
+    directory = document.node.registration_dir
+    announcer = catalogue.announcer(directory, clock) if directory else None
+    tasks: dict[str, Task] = {"registry": registry.run, "agent": NodeAgent(settings, clock, registry, announcer).run}
+    if announcer is not None:
+        tasks["announcer"] = announcer.run
+    await supervise.run_until(stop, tasks)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
@@ -43,6 +44,10 @@ class Catalogue(Protocol):
 
     def sections(self) -> Mapping[str, Any]:
         """For each kind, the model of its section in the config."""
+        ...
+
+    def announcer(self, directory: str, clock: Clock) -> Announcer:
+        """What makes drivers known to whoever mounts volumes on this host, by sockets in this directory."""
         ...
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
