@@ -8,6 +8,7 @@ import click
 
 import bridge
 from bridge.cli import exits, options, output
+from bridge.cli.faults import LostError, ProblemError
 
 _SHELLS = {
     "bash": "eval \"$(snapbridge completion bash)\"  in ~/.bashrc",
@@ -35,8 +36,6 @@ def version(client: Any, only_client: bool, form: str) -> None:
 
 
 def _server_version(client: Any) -> tuple[str | None, str]:
-    from bridge.cli.client import LostError, ProblemError
-
     try:
         return str(client.get("/v1/version", timeout=3)["version"]), ""
     except LostError as error:

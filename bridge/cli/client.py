@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from bridge.cli import exits
 from bridge.cli.connection import Address, Connection
+from bridge.cli.faults import LostError, ProblemError
 
 Json = dict[str, Any]
 Query = Mapping[str, str | int | Sequence[str]]
@@ -20,40 +21,6 @@ Query = Mapping[str, str | int | Sequence[str]]
 TIMEOUT_SECONDS = 40.0
 REPEATS = 3
 PAGE = 500
-
-
-class LostError(Exception):
-    """The connection could not be made or broke. `sentence` and `hint` are for people."""
-
-    def __init__(self, sentence: str, hint: str = "", *, broke: bool = False) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.hint = hint
-        self.broke = broke
-        """After the request had left: it may have been carried out; repeated where that is safe."""
-
-
-class ProblemError(Exception):
-    """The service refused. `document` is its RFC 9457 problem."""
-
-    def __init__(self, status: int, document: Json) -> None:
-        super().__init__(document.get("detail", ""))
-        self.status = status
-        self.document = document
-
-    def stop(self) -> exits.Stop:
-        """The end of the command that this means."""
-        detail = str(self.document.get("detail") or f"the service answered {self.status}")
-        lines = [detail]
-        errors = self.document.get("errors") or []
-        if len(errors) > 1:
-            lines += [f"  {item['field']}: {item['message']}" + _hinted(item.get("hint", "")) for item in errors]
-        hint = "" if len(errors) > 1 else str(self.document.get("hint") or "")
-        if self.status == 401:
-            hint = "name a token file with --token-file or SNAPBRIDGE_TOKEN_FILE, or a client certificate"
-        if self.status >= 500 and self.document.get("requestId"):
-            lines.append(f"  request {self.document['requestId']}")
-        return exits.Stop("\n".join(lines), hint=hint, code=exits.of_status(self.status))
 
 
 class Client:
@@ -223,7 +190,3 @@ def _pairs(query: Query) -> list[tuple[str, str]]:
         values = [str(value)] if isinstance(value, str | int) else [str(item) for item in value]
         found += [(name, item) for item in values if item != ""]
     return found
-
-
-def _hinted(hint: str) -> str:
-    return f" ({hint})" if hint else ""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bridge.cli import exits, progress
-from bridge.cli.client import Client, LostError, ProblemError
+from bridge.cli.faults import LostError, ProblemError
+
+if TYPE_CHECKING:
+    from bridge.cli.client import Client
 
 Json = dict[str, Any]
 

@@ -21,6 +21,7 @@ from bridge.cli import (
     snapshot_list,
     snapshots,
 )
+from bridge.cli.faults import LostError, ProblemError
 
 PROGRAM = "snapbridge"
 
@@ -112,8 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: object = root.main(args=argv, prog_name=PROGRAM, standalone_mode=False)
         return result if isinstance(result, int) else exits.DONE
     except exits.Stop as stop:
-        output.complain(stop)
-        return stop.code
+        return _end(stop)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.Abort as abort:
@@ -130,27 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough. Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
-    except Exception as error:
-        meant = _stop_of(error)
-        if meant is None:
-            raise
-        output.complain(meant)
-        return meant.code
+    except ProblemError as error:
+        return _end(error.stop())
+    except LostError as error:
+        return _end(exits.Stop(error.sentence, hint=error.hint))
+
+
+def _end(stop: exits.Stop) -> int:
+    output.complain(stop)
+    return stop.code
 
 
 def _tell(text: str, code: int) -> int:
     output.note(text)
     return code
-
-
-def _stop_of(error: Exception) -> exits.Stop | None:
-    """The end that an error of the client means; None for a defect, whose traceback is wanted."""
-    if "bridge.cli.client" not in sys.modules:
-        return None
-    from bridge.cli.client import LostError, ProblemError
-
-    if isinstance(error, ProblemError):
-        return error.stop()
-    if isinstance(error, LostError):
-        return exits.Stop(error.sentence, hint=error.hint)
-    return None

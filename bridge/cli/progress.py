@@ -82,7 +82,8 @@ class Live:
     def _steps(self, operation: Json) -> list[str]:
         steps = operation["steps"]
         shown = []
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
+        for at, step in enumerate(steps, start=1):
+            following = steps[at] if at < len(steps) else None
             name = figures.printable(step["name"])
             if following is not None:
                 shown.append(f"{name} {self._done}{_took(step, following)}")

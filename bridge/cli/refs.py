@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bridge.cli.client import Client, ProblemError
 from bridge.cli.exits import USAGE, Stop
+from bridge.cli.faults import ProblemError
 from bridge.cli.options import DEFAULT_NAMESPACE
 
+if TYPE_CHECKING:
+    from bridge.cli.client import Client
+
 Json = dict[str, Any]
+
+SHORTEST_PREFIX = 4
+"""Shorter words are names only."""
 
 
 def path(ref: str) -> str:
@@ -42,8 +48,8 @@ def find(client: Client, ref: str, *, cluster: str = "", namespace: str = "") ->
     found = by_uid if isinstance(by_uid, dict) else by_name
     if isinstance(found, dict):
         return found
-    assert isinstance(by_uid, ProblemError)
-    raise by_uid
+    refusals = (by_name, by_uid) if len(ref) < SHORTEST_PREFIX else (by_uid, by_name)
+    raise next(refusal for refusal in refusals if isinstance(refusal, ProblemError))
 
 
 def _attempt(client: Client, ref: str) -> Json | ProblemError:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bridge.cli import exits, options, output, progress, refs
-from bridge.cli.client import LostError, ProblemError
+from bridge.cli.faults import LostError, ProblemError
 
 Json = dict[str, Any]
 

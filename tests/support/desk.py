@@ -213,9 +213,11 @@ class MemoryDesk:
 
     # What tests use beside the port.
 
-    def add(self, name: str, *, namespace: str = "default", ready: bool = True, volume: str = "db") -> SnapshotView:
+    def add(
+        self, name: str, *, namespace: str = "default", ready: bool = True, volume: str = "db", why: str = ""
+    ) -> SnapshotView:
         """A snapshot that is there already."""
-        draft = SnapshotDraft("east", namespace, name, volume=volume, asked_by="setup")
+        draft = SnapshotDraft("east", namespace, name, volume=volume, asked_by="setup", why=why)
         view = self._book(draft)
         if ready:
             view = self._told(view.key.uid, SnapshotState.READY)

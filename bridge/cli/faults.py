@@ -1,0 +1,47 @@
+"""What can go wrong between the command line and the service. Light: imported by every command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge.cli import exits
+
+Json = dict[str, Any]
+
+
+class LostError(Exception):
+    """The connection could not be made or broke. `sentence` and `hint` are for people."""
+
+    def __init__(self, sentence: str, hint: str = "", *, broke: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.hint = hint
+        self.broke = broke
+        """After the request had left: it may have been carried out; repeated where that is safe."""
+
+
+class ProblemError(Exception):
+    """The service refused. `document` is its RFC 9457 problem."""
+
+    def __init__(self, status: int, document: Json) -> None:
+        super().__init__(document.get("detail", ""))
+        self.status = status
+        self.document = document
+
+    def stop(self) -> exits.Stop:
+        """The end of the command that this means."""
+        detail = str(self.document.get("detail") or f"the service answered {self.status}")
+        lines = [detail]
+        errors = self.document.get("errors") or []
+        if len(errors) > 1:
+            lines += [f"  {item['field']}: {item['message']}" + _hinted(item.get("hint", "")) for item in errors]
+        hint = "" if len(errors) > 1 else str(self.document.get("hint") or "")
+        if self.status == 401:
+            hint = "name a token file with --token-file or SNAPBRIDGE_TOKEN_FILE, or a client certificate"
+        if self.status >= 500 and self.document.get("requestId"):
+            lines.append(f"  request {self.document['requestId']}")
+        return exits.Stop("\n".join(lines), hint=hint, code=exits.of_status(self.status))
+
+
+def _hinted(hint: str) -> str:
+    return f" ({hint})" if hint else ""
