@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
 
+from bridge.model.failure import InvalidError, UnavailableError
 from bridge.model.node import Node
 from bridge.node.hub import Hub
-from bridge.node.settings import HubSettings
+from bridge.node.settings import HubSettings, Tls
 from bridge.pb.snapbridge.node.v1 import node_pb2 as pb
 from bridge.pb.snapbridge.node.v1 import node_pb2_grpc
 from bridge.ports.transport import Transport, TransportError
@@ -223,3 +225,17 @@ async def test_what_an_earlier_session_had_and_this_one_has_not_is_gone(wire: Wi
     assert wire.node().connected
     await again.write(pb.FromNode(plugin_gone=pb.PluginGone(instance="p")))
     await until(lambda: wire.sink.transports == {})
+
+
+async def test_a_hub_that_cannot_listen_says_why(wire: Wire, tmp_path: Path) -> None:
+    taken = HubSettings(f"127.0.0.1:{wire.hub.port}", plaintext_on_loopback=True)
+    with pytest.raises(UnavailableError, match="cannot be listened on"):
+        await Hub(taken, RealClock(), Sink()).run()
+    tls = Tls(str(tmp_path / "none.pem"), str(tmp_path / "none.key"), str(tmp_path / "none.ca"))
+    with pytest.raises(InvalidError, match=r"none\.ca cannot be read"):
+        await Hub(HubSettings("127.0.0.1:0", tls), RealClock(), Sink()).run()
+    for name in ("none.pem", "none.key", "none.ca"):
+        (tmp_path / name).write_text("no certificate")
+    with pytest.raises(InvalidError, match="is not a PEM file") as caught:
+        await Hub(HubSettings("127.0.0.1:0", tls), RealClock(), Sink()).run()
+    assert caught.value.field == "tls.authorities"
