@@ -132,7 +132,11 @@ def of_http(error: web.HTTPException, path: str) -> Problem:
         detail = f"{error.method[:20]} is not possible here"
         return Problem(405, detail, hint=f"possible: {allowed}", headers={"Allow": allowed})
     if error.status == 413:
-        return Problem(413, "the body is too large", hint="send less; the limit is api.body_limit in the service's config (1 MiB)")
+        return Problem(
+            413,
+            "the body is too large",
+            hint="send less; the limit is api.body_limit in the service's config (1 MiB)",
+        )
     if error.status >= 500:
         return internal()
     return Problem(error.status, error.reason or "the request cannot be served")
