@@ -54,6 +54,8 @@ def check_config(paths: Sequence[str], catalogue: Catalogue) -> list[str]:
 
 
 def _run(work: Coroutine[None, None, None]) -> int:
+    # gRPC's core writes plain lines to stderr among our JSON; it reads this when it is first imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         asyncio.run(work)
     except BaseExceptionGroup as group:
