@@ -97,60 +97,103 @@ def copy_tree(source: Path, target: Path, *, durable: bool) -> None:
     reader = os.open(source, _FOLDER)
     try:
         writer = os.open(target, _FOLDER)
-        try:
-            walk = _TreeCopy(root=writer, device=os.fstat(reader).st_dev, durable=durable)
-            walk.folder(reader, writer, "", 0)
-        finally:
-            os.close(writer)
-    finally:
+    except BaseException:
         os.close(reader)
+        raise
+    with _Level.opened(reader, writer, "") as top:
+        _TreeCopy(top=top, device=os.fstat(reader).st_dev, durable=durable).run()
+
+
+@dataclass(slots=True)
+class _Level(contextlib.AbstractContextManager["_Level"]):
+    """A directory on the way down: its two descriptors, its path from the top, the names still to do."""
+
+    reader: int
+    writer: int
+    path: str
+    names: list[str]
+
+    @classmethod
+    def opened(cls, reader: int, writer: int, path: str) -> _Level:
+        """Takes over both descriptors."""
+        level = cls(reader, writer, path, [])
+        try:
+            with os.scandir(reader) as entries:
+                level.names = [entry.name for entry in entries]
+        except BaseException:
+            level.__exit__()
+            raise
+        return level
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
 
 
 @dataclass(slots=True)
 class _TreeCopy:
-    root: int
+    """Goes down with a list of its own, because a workload may nest deeper than Python's stack."""
+
+    top: _Level
     device: int
     durable: bool
     linked: dict[int, str] = field(default_factory=dict)
 
-    def folder(self, reader: int, writer: int, path: str, depth: int) -> None:
-        if depth > _DEEPEST:
-            raise OSError(errno.ELOOP, f"directories are nested more than {_DEEPEST} deep")
-        with os.scandir(reader) as entries:
-            names = [entry.name for entry in entries]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                self._entry(reader, writer, name, f"{path}{name}", depth)
-        _copy_attributes(reader, writer)
-        if self.durable:
-            os.fsync(writer)
-
-    def _entry(self, reader: int, writer: int, name: str, path: str, depth: int) -> None:
-        status = os.stat(name, dir_fd=reader, follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            self._subfolder(reader, writer, name, path, depth)
-        elif status.st_nlink > 1 and status.st_ino in self.linked:
-            os.link(self.linked[status.st_ino], name, src_dir_fd=self.root, dst_dir_fd=writer, follow_symlinks=False)
-        else:
-            if stat.S_ISREG(status.st_mode):
-                self._file(reader, writer, name)
-            else:
-                _copy_special(reader, writer, name, status)
-            if status.st_nlink > 1:
-                self.linked[status.st_ino] = path
-
-    def _subfolder(self, reader: int, writer: int, name: str, path: str, depth: int) -> None:
-        inner = os.open(name, _FOLDER, dir_fd=reader)
+    def run(self) -> None:
+        levels = [self.top]
         try:
-            os.mkdir(name, 0o700, dir_fd=writer)
-            made = os.open(name, _FOLDER, dir_fd=writer)
-            try:
-                if os.fstat(inner).st_dev == self.device:
-                    self.folder(inner, made, f"{path}/", depth + 1)
-            finally:
-                os.close(made)
+            while levels:
+                level = levels[-1]
+                if not level.names:
+                    self._finish(level)
+                    levels.pop()
+                    if level is not self.top:
+                        level.__exit__()
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    inner = self._entry(level, level.names.pop())
+                    if inner is not None:
+                        levels.append(inner)
+                if len(levels) > _DEEPEST:
+                    raise OSError(errno.ELOOP, f"directories are nested more than {_DEEPEST} deep")
         finally:
+            for level in levels[1:]:
+                level.__exit__()
+
+    def _finish(self, level: _Level) -> None:
+        _copy_attributes(level.reader, level.writer)
+        if self.durable:
+            os.fsync(level.writer)
+
+    def _entry(self, level: _Level, name: str) -> _Level | None:
+        """Copies one entry. Returns the level to go down to if it is a directory."""
+        status = os.stat(name, dir_fd=level.reader, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return self._subfolder(level, name)
+        if status.st_nlink > 1 and status.st_ino in self.linked:
+            earlier = self.linked[status.st_ino]
+            os.link(earlier, name, src_dir_fd=self.top.writer, dst_dir_fd=level.writer, follow_symlinks=False)
+            return None
+        if stat.S_ISREG(status.st_mode):
+            self._file(level.reader, level.writer, name)
+        else:
+            _copy_special(level.reader, level.writer, name, status)
+        if status.st_nlink > 1:
+            self.linked[status.st_ino] = f"{level.path}{name}"
+        return None
+
+    def _subfolder(self, level: _Level, name: str) -> _Level | None:
+        inner = os.open(name, _FOLDER, dir_fd=level.reader)
+        try:
+            os.mkdir(name, 0o700, dir_fd=level.writer)
+            made = os.open(name, _FOLDER, dir_fd=level.writer)
+        except BaseException:
             os.close(inner)
+            raise
+        found = _Level.opened(inner, made, f"{level.path}{name}/")
+        if os.fstat(inner).st_dev != self.device:
+            found.names.clear()  # another file system is mounted here: it is not part of the volume
+        return found
 
     def _file(self, reader: int, writer: int, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

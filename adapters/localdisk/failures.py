@@ -15,6 +15,8 @@ _BY_ERRNO = {
     errno.EDQUOT: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errno.EMFILE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errno.ENFILE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errno.ENOTEMPTY: grpc.StatusCode.FAILED_PRECONDITION,
+    errno.EBUSY: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -70,4 +72,6 @@ def unimplemented(method: str) -> NoReturn:
 def from_os_error(error: OSError) -> DriverError:
     """What a failed system call means to the caller."""
     code = _BY_ERRNO.get(error.errno or 0, grpc.StatusCode.INTERNAL)
-    return DriverError(code, f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, 'unknown')})")
+    where = f": {error.filename}" if error.filename else ""
+    name = errno.errorcode.get(error.errno or 0, "unknown")
+    return DriverError(code, f"{error.strerror or error}{where} ({name})")

@@ -71,6 +71,7 @@ def claim(root: Path, driver_name: str) -> tuple[Layout, int]:
     """
     root.mkdir(mode=0o711, parents=True, exist_ok=True)
     root = root.resolve()
+    _refuse_strangers(root)
     lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,15 +90,20 @@ def claim(root: Path, driver_name: str) -> tuple[Layout, int]:
     return layout, lock
 
 
+def _refuse_strangers(root: Path) -> None:
+    """A directory without our marker must be empty, or hold only what an interrupted first start left."""
+    if not (root / MARKER).exists():
+        ours = ("lock", "lost+found", f"{MARKER}.tmp")
+        strangers = sorted(p.name for p in root.iterdir() if p.name not in ours)
+        if strangers:
+            raise StateDirError(f"{root} is not empty ({strangers[0]} …): give an empty directory as --state-dir")
+
+
 def _mark(root: Path, driver_name: str) -> None:
     marker = root / MARKER
     if not marker.exists():
-        strangers = sorted(p.name for p in root.iterdir() if p.name not in ("lock", "lost+found", f"{MARKER}.tmp"))
-        if strangers:
-            raise StateDirError(f"{root} is not empty ({strangers[0]} …): give an empty directory as --state-dir")
-        text = json.dumps({"format": FORMAT, "driver": driver_name})
         scratch = root / f"{MARKER}.tmp"
-        scratch.write_text(text + "\n")
+        scratch.write_text(json.dumps({"format": FORMAT, "driver": driver_name}) + "\n")
         scratch.rename(marker)
     found = json.loads(marker.read_text())
     if found.get("format") != FORMAT or found.get("driver") != driver_name:

@@ -138,8 +138,10 @@ def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {k: v.value if isinstance(v, enum.Enum) else v for k, v in pairs}
 
 
-def from_json(kind: type[R], data: dict[str, Any]) -> R:
+def from_json(kind: type[R], data: object) -> R:
     """The record that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{type(data).__name__} instead of an object")
     known = {field.name for field in dataclasses.fields(kind)}
     values = {k: v for k, v in data.items() if k in known}
     if "form" in values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -90,6 +91,13 @@ def _free_socket(path: Path) -> None:
     raise settings.SettingsError(f"--endpoint: another server answers on {path}: stop it first")
 
 
+def _raise_file_limit() -> None:
+    """Copying a tree holds two descriptors per level of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _run(options: settings.Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -108,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    _raise_file_limit()
     logging.getLogger("grpc").setLevel(logging.WARNING)
     try:
         asyncio.run(_run(options))

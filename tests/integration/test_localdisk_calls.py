@@ -353,6 +353,7 @@ def test_a_directory_of_someone_else_is_not_taken() -> None:
     )  # fmt: skip
     assert result.returncode == 1
     assert "is not empty (thesis.txt" in result.stderr
+    assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
 
 
 def test_the_manifest_says_what_a_cut_is_worth(driver: localdisk.LocalDisk) -> None:
