@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from bridge.cli.exits import USAGE, Stop
 
@@ -55,6 +53,8 @@ def parse_address(text: str) -> Address:
         if path.startswith("/"):
             return Address(text, path=path)
         raise _bad_address(text)
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
@@ -81,7 +81,8 @@ def connect(options: Mapping[str, str | None], environ: Mapping[str, str] | None
 
 def _read_token(path: str) -> str:
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise Stop(f"the token file {path} cannot be read: {reason}", code=USAGE) from None

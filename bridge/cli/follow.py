@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from bridge.cli import exits, progress
+from bridge.cli import exits, progress, refs
 from bridge.cli.faults import LostError, ProblemError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _next(client: Client, operation: Json, seconds: float) -> Json:
     """The operation after a change or so many seconds; a service that restarts is waited for."""
     query = {"wait": f"{max(int(seconds * 1000), 1)}ms", "index": operation["version"]}
     try:
-        return client.get(f"/v1/operations/{quote(operation['id'], safe='')}", query, timeout=seconds + 15)
+        return client.get(refs.operation_path(operation["id"]), query, timeout=seconds + 15)
     except LostError:
         time.sleep(min(seconds, PAUSE_SECONDS))
     except ProblemError as error:
@@ -80,7 +79,7 @@ def is_cut(client: Client, uid: str) -> Callable[[Json], bool]:
         if any(step["name"] in ("processing", "ready") for step in operation["steps"]):
             return True
         try:
-            snapshot = client.get(f"/v1/snapshots/{quote(uid, safe='')}")
+            snapshot = client.get(refs.path(uid))
         except (LostError, ProblemError):
             return False
         return bool(snapshot["ready"] or snapshot["cutAt"] or snapshot["handle"])

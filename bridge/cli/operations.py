@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from bridge.cli import figures, options, output, progress
+from bridge.cli import figures, options, output, progress, refs
 from bridge.cli.output import Column, Sheet
 
 Json = dict[str, Any]
@@ -68,7 +67,7 @@ def watch(client: Any, operation_id: str, timeout: float, form: str) -> None:
     """Follow one operation to its end. The exit code is 0 when it is done, 1 when it has failed."""
     from bridge.cli import follow
 
-    operation = client.get(f"/v1/operations/{quote(operation_id, safe='')}")
+    operation = client.get(refs.operation_path(operation_id))
     shown = progress.of(f"{operation['verb']} {operation['target']}", quiet=form in ("json", "yaml"))
     operation = follow.follow(client, operation, seconds=timeout, shown=shown)
     if form in ("json", "yaml"):
@@ -85,7 +84,7 @@ def watch(client: Any, operation_id: str, timeout: float, form: str) -> None:
 @options.connected
 def describe(client: Any, operation_id: str, form: str) -> None:
     """Show everything about one operation."""
-    operation = client.get(f"/v1/operations/{quote(operation_id, safe='')}")
+    operation = client.get(refs.operation_path(operation_id))
     if form in ("json", "yaml"):
         output.show_document(operation, form)
         return

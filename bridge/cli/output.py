@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +68,8 @@ def show_document(document: Mapping[str, Any], form: str) -> None:
         text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
         click.echo(text.rstrip("\n"))
     else:
+        import json
+
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from bridge.cli.exits import USAGE, Stop
 from bridge.cli.faults import ProblemError
@@ -20,7 +19,19 @@ SHORTEST_PREFIX = 4
 
 def path(ref: str) -> str:
     """The path of a snapshot."""
-    return f"/v1/snapshots/{quote(ref, safe='')}"
+    return f"/v1/snapshots/{quoted(ref)}"
+
+
+def operation_path(operation_id: str) -> str:
+    """The path of an operation."""
+    return f"/v1/operations/{quoted(operation_id)}"
+
+
+def quoted(text: str) -> str:
+    """One segment of a path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
 
 
 def name_of(snapshot: Json) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import secrets
+import os
 from typing import Any
 
 import click
@@ -46,7 +46,7 @@ def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: 
     Returns when the request is on record; with --wait when the snapshot is ready, or cut. Without NAME it is
     called after the volume and the time.
     """
-    key = given.pop("idempotency_key") or secrets.token_hex(16)
+    key = given.pop("idempotency_key") or _new_key()
     accepted = client.post("/v1/snapshots", _body(given), key=key)
     snapshot, operation = accepted["snapshot"], accepted["operation"]
     name = refs.name_of(snapshot)
@@ -86,7 +86,7 @@ def restore(client: Any, ref: str, new_volume: str, wait_seconds: float | None, 
         "capacityBytes": given["size"],
         "parameters": options.pairs(given["parameters"], "--parameter"),
     }
-    key = given["idempotency_key"] or secrets.token_hex(16)
+    key = given["idempotency_key"] or _new_key()
     operation = client.post(refs.path(snapshot["uid"]) + "/restore", body, key=key)
     if wait_seconds is not None:
         shown = progress.of(f"restore {new_volume}", quiet=form in ("json", "yaml"))
@@ -153,6 +153,10 @@ def _body(given: dict[str, Any]) -> Json:
         "why": given["why"],
         "labels": options.pairs(given["labels"], "--label"),
     }
+
+
+def _new_key() -> str:
+    return os.urandom(16).hex()
 
 
 def _name_by_time(volume: str) -> str:
