@@ -31,9 +31,13 @@ async def place_of(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The agent that this test runs on."""
     if request.param == "real":
         agent, store = request.getfixturevalue("real_agent")
-        async with world("real", agent.url, agent.state_dir, store) as found:
+        async with world(
+            "real", agent.url, state_dir=agent.state_dir, alloc_dir=agent.alloc_dir, store=store
+        ) as found:
             yield found
         return
     store = paths.fresh("store")
-    async with FakeNomad() as fake, world("fake", fake.url, str(fake.data_dir / "client"), store) as found:
-        yield found
+    async with FakeNomad() as fake:
+        state, alloc = fake.data_dir / "client", fake.data_dir / "alloc"
+        async with world("fake", fake.url, state_dir=str(state), alloc_dir=alloc, store=store) as found:
+            yield found

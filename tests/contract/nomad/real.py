@@ -11,6 +11,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
+from tests.support import localdisk
 from tests.support.bed import paths, ports, process
 
 _CONFIG = """
@@ -37,6 +38,7 @@ class RealAgent:
 
     url: str
     state_dir: str
+    alloc_dir: Path
     process: process.Process
 
 
@@ -62,13 +64,14 @@ def start() -> RealAgent:
     )
     server = process.Process(launch)
     server.start()
-    return RealAgent(url, str(state), server)
+    return RealAgent(url, str(state), folder / "a", server)
 
 
 def stop(agent: RealAgent) -> None:
-    """Stop the agent."""
+    """Stop the agent, and take away what its tasks left mounted."""
     agent.process.stop()
     process.forget(agent.process)
+    localdisk.clear(agent.alloc_dir.parent)
 
 
 def _ready(url: str) -> bool:

@@ -34,6 +34,7 @@ class World:
     kind: str
     url: str
     state_dir: str
+    alloc_dir: Path
     store: Path
     client: Client
 
@@ -86,6 +87,18 @@ class World:
         await eventually(there, f"an allocation of {job_id} is {status}", seconds)
         return found
 
+    async def allocation_gone(self, allocation_id: str) -> None:
+        """Wait until the allocation has ended, or is not known any more."""
+
+        async def over() -> bool:
+            try:
+                row = (await self.client.get(f"/v1/allocation/{allocation_id}")).data
+            except AnswerError:
+                return True
+            return bool(row["ClientStatus"] in ("complete", "failed", "lost"))
+
+        await eventually(over, f"allocation {allocation_id} has ended", 60)
+
 
 async def eventually(test: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
     """Wait until it is so."""
@@ -136,7 +149,7 @@ def consumer_job(job_id: str, volume: str, *, driver: str = "exec", **more: Any)
 
 
 @asynccontextmanager
-async def world(kind: str, url: str, state_dir: str, store: Path) -> AsyncIterator[World]:
+async def world(kind: str, url: str, *, state_dir: str, alloc_dir: Path, store: Path) -> AsyncIterator[World]:
     """The agent with its plugin up; the plugin's job is registered if it is not there yet."""
     client = Client(Settings.model_validate({"address": url, **QUICK}))
     try:
@@ -153,6 +166,6 @@ async def world(kind: str, url: str, state_dir: str, store: Path) -> AsyncIterat
             return bool(plugin["ControllersHealthy"] and plugin["NodesHealthy"])
 
         await eventually(healthy, "the plugin is healthy", 60)
-        yield World(kind, url, state_dir, store, client)
+        yield World(kind, url, state_dir, alloc_dir, store, client)
     finally:
         await client.close()
