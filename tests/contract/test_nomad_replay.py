@@ -57,3 +57,16 @@ async def test_acl() -> None:
         score = await play(player, cases[:count], replay_scripts.ACL)
     print(f"acl: {score.replayed} replayed, {score.matched} matched, {score.excluded} excluded")
     assert not score.problems, "\n".join(score.problems)
+
+
+def test_every_recorded_case_is_accounted_for() -> None:
+    """530 cases; the tests of this and the sibling files replay all but the exclusions, which have a reason each."""
+    total = sum(len(load(path)) for path in RECORDINGS.glob("*.json"))
+    exclusions = {
+        (name, place): reason for name, script in PLAIN.items() for place, reason in script.excluded.items()
+    }
+    for (name, place), reason in exclusions.items():
+        print(f"excluded: {name}[{place}]: {reason}")
+    assert total == 530
+    assert len(exclusions) == 2
+    assert {path.stem for path in RECORDINGS.glob("*.json")} == {*PLAIN, "acl", "events", "exec", "identity"}

@@ -37,14 +37,27 @@ _LEFT_OUT = "(left out)"
 
 
 def _collapsed(lines: list[Any]) -> list[dict[str, Any]]:
-    """The lines with repeated claims of one volume taken as one."""
+    """The lines with repeated claims of one volume taken as one, and of a stopping allocation only the last word.
+
+    How many updates a stopping allocation sends depends on how long its task takes to die.
+    """
     kept: list[dict[str, Any]] = []
     for line in lines:
+        if _is_stopping(line):
+            continue
         if kept and _claim(line) is not None and _claim(line) == _claim(kept[-1]):
             kept[-1] = line
         else:
             kept.append(line)
     return kept
+
+
+def _is_stopping(line: dict[str, Any]) -> bool:
+    event = line["Events"][0]
+    if event["Type"] != "AllocationUpdated" or event["Topic"] != "Allocation":
+        return False
+    row = event["Payload"]["Allocation"]
+    return bool(row["DesiredStatus"] == "stop" and row["ClientStatus"] != "complete")
 
 
 def _claim(line: dict[str, Any]) -> tuple[str, str] | None:
@@ -98,7 +111,7 @@ async def _life(player: Player) -> None:
 
 async def test_a_job_seen_through_the_stream() -> None:
     case = EVENTS[0]
-    settings = Settings(update_batch_seconds=0.3, task_setup_seconds=0.5, heartbeat_seconds=5.0)
+    settings = Settings(update_batch_seconds=0.3, task_setup_seconds=0.5, heartbeat_seconds=3.0)
     async with FakeNomad(settings=settings) as agent, aiohttp.ClientSession() as session:
         player = Player(agent, session)
         await worlds.plugins(player)
@@ -111,7 +124,7 @@ async def test_a_job_seen_through_the_stream() -> None:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(collect(reader, seen))
             await _life(player)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.0)
             reading.cancel()
         writer.close()
         live = [line for line in seen.lines if line and line["Index"] > before]
@@ -119,7 +132,8 @@ async def test_a_job_seen_through_the_stream() -> None:
         problems = compare_stream(case, seen) + _compare_live(player, recorded, live)
     assert not problems, "\n".join(problems)
     assert seen.lines[0] == {}
-    assert seen.lines[-1] == {}  # the heartbeat after its time
+    assert seen.lines.count({}) == 2  # one at once, one after its time, as recorded
+    print("events (live): 1 replayed, 1 matched, 0 excluded")
 
 
 Index = Callable[[FakeNomad], int]
@@ -206,7 +220,7 @@ async def test_resume_and_filters() -> None:
             seen = await read_stream(player, stream_query(case, asked), {}, 0.1)
             found = compare_stream(case, seen) + _first_index(place, agent, asked, seen)
             problems += [f"[{place}] {case['name']}: {problem}" for problem in found]
-    print(f"events: 19 replayed, {19 - len({p.split(']')[0] for p in problems})} matched, 0 excluded")
+    print(f"events: 17 replayed, {17 - len({p.split(']')[0] for p in problems})} matched, 0 excluded")
     assert not problems, "\n".join(problems)
 
 
@@ -248,6 +262,7 @@ async def test_plugin_events_follow_the_plugin() -> None:
             comparison.bindings.back.clear()
             comparison.value(old_event["Payload"], match["Payload"], old_event["Type"])
     assert not problems + comparison.problems, "\n".join(problems + comparison.problems)
+    print("events (plugin): 1 replayed, 1 matched, 0 excluded")
 
 
 async def _acl_case(player: Player, case: Case) -> list[str]:

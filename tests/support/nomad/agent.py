@@ -11,6 +11,7 @@ the code, with its source.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import tempfile
@@ -243,9 +244,8 @@ class FakeNomad:
         application.router.add_route("*", "/{tail:.*}", self._over_task_api)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        path.unlink(missing_ok=True)
         await web.UnixSite(runner, str(path)).start()
-        path.chmod(0o666)
+        os.chmod(path, 0o666)
         return runner
 
     # Plugins

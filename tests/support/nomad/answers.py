@@ -100,10 +100,8 @@ def check_strings(items: Sequence[Any], struct: str, path: str, keys: Sequence[s
         for key in keys:
             value = item.get(key) if isinstance(item, dict) else None
             if value is not None and not isinstance(value, str):
-                raise Refusal(
-                    400,
-                    f"json: cannot unmarshal {_go_kind(value)} into Go struct field {struct}.{path}.{key} of type string",
-                )
+                where = f"Go struct field {struct}.{path}.{key} of type string"
+                raise Refusal(400, f"json: cannot unmarshal {_go_kind(value)} into {where}")
 
 
 def _go_kind(value: Any) -> str:

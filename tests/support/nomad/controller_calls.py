@@ -47,8 +47,9 @@ async def create_volume(driver: Driver, ask: VolumeAsk) -> VolumeMade:
     try:
         return await driver.create_volume(ask)
     except DriverError as error:
+        unfit = f'volume "{ask.name}" snapshot source {source} is not compatible with these parameters'
         words = {
-            "INVALID_ARGUMENT": f'volume "{ask.name}" snapshot source {source} is not compatible with these parameters',
+            "INVALID_ARGUMENT": unfit,
             "NOT_FOUND": f'volume "{ask.name}" content source {source} does not exist',
             # not recorded: the next two follow the pattern of the recorded snapshot texts (nomad.md 2.3)
             "ALREADY_EXISTS": f'volume "{ask.name}" already exists but is incompatible with these parameters',

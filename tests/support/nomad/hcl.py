@@ -21,6 +21,10 @@ _TOKEN = re.compile(
     """,
     re.X | re.S,
 )
+_UNCLOSED = (
+    "Unclosed configuration block; There is no closing brace for this block before the end of the file. "
+    "This may be caused by incorrect brace nesting elsewhere in this file."
+)
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 
 
@@ -91,10 +95,7 @@ class _Reader:
             if token is None:
                 if opened is None:
                     return block
-                raise HclError(
-                    f"{self.where(opened)}: Unclosed configuration block; There is no closing brace for this block "
-                    "before the end of the file. This may be caused by incorrect brace nesting elsewhere in this file."
-                )
+                raise HclError(f"{self.where(opened)}: {_UNCLOSED}")
             self.at += 1
             if token.value == "}" and token.kind == "sign":
                 return block

@@ -111,13 +111,16 @@ def _task(block: hcl.Block) -> Row:
         {"Args": a.attributes.get("args"), "Command": a.attributes["command"], "Name": a.labels[0]}
         for a in block.of_type("action")
     ] or None
-    task["VolumeMounts"] = [
-        {"Destination": m.attributes["destination"], "PropagationMode": None, "ReadOnly": m.attributes.get("read_only"),
-         "SELinuxLabel": None, "Volume": m.attributes["volume"]}
-        for m in block.of_type("volume_mount")
-    ] or None  # fmt: skip
+    task["VolumeMounts"] = [_mount(mount.attributes) for mount in block.of_type("volume_mount")] or None
     _nested(task, block)
     return task
+
+
+def _mount(given: Row) -> Row:
+    return {
+        "Destination": given["destination"], "PropagationMode": None, "ReadOnly": given.get("read_only"),
+        "SELinuxLabel": None, "Volume": given["volume"],
+    }  # fmt: skip
 
 
 def _nested(task: Row, block: hcl.Block) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,7 @@ async def _versions(agent: FakeNomad, request: web.Request, job_id: str) -> web.
         raise Refusal(404, "job versions not found", headers)  # not recorded; Nomad's JobVersions handler
     diffs = None
     if flag(request, "diffs"):
-        diffs = [_diff(old, new) for new, old in zip(versions, versions[1:], strict=False)]
+        diffs = [_diff(old, new) for new, old in itertools.pairwise(versions)]
     body = {
         "Diffs": diffs,
         "Index": index,
@@ -251,7 +252,8 @@ async def _scale_status(agent: FakeNomad, request: web.Request, job_id: str) -> 
         rows = [a for a in agent.state.job_allocations(job["Namespace"], job_id) if a.group == group["Name"]]
         live = [a for a in rows if a.desired == "run" and not a.terminal]
         groups[group["Name"]] = {
-            "Desired": group["Count"], "Events": None, "Healthy": sum(bool(a.health and a.health["Healthy"]) for a in live),
+            "Desired": group["Count"], "Events": None,
+            "Healthy": sum(bool(a.health and a.health["Healthy"]) for a in live),
             "Placed": len(live), "Running": sum(a.client == "running" for a in live),
             "Unhealthy": sum(a.health is not None and not a.health["Healthy"] for a in live),
         }  # fmt: skip

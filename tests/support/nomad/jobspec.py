@@ -177,8 +177,10 @@ def _work(job: Row) -> Any:
 
 def list_stub(job: Row, summary: Row, *, meta: bool) -> Row:
     """The row of `GET /v1/jobs`; meta only when it was asked for and is not empty."""
-    keys = ("CreateIndex", "Datacenters", "ID", "JobModifyIndex", "ModifyIndex", "Multiregion", "Name", "Namespace",
-            "NodePool", "ParentID", "Priority", "Status", "StatusDescription", "Stop", "SubmitTime", "Type")  # fmt: skip
+    keys = (
+        "CreateIndex", "Datacenters", "ID", "JobModifyIndex", "ModifyIndex", "Multiregion", "Name", "Namespace",
+        "NodePool", "ParentID", "Priority", "Status", "StatusDescription", "Stop", "SubmitTime", "Type",
+    )  # fmt: skip
     row = {key: copy.deepcopy(job[key]) for key in keys}
     row["JobSummary"] = summary
     row["ParameterizedJob"] = job["ParameterizedJob"] is not None and not job["Dispatched"]

@@ -96,7 +96,8 @@ class Plugin:
         return {
             "AccessibleTopology": {"Segments": dict(segments)} if segments is not None else None,
             "ID": self.facts.node_id, "MaxVolumes": self.facts.maximum_volumes,
-            "RequiresNodeStageVolume": "Stage" in self.facts.node, "SupportsCondition": "Condition" in self.facts.node,
+            "RequiresNodeStageVolume": "Stage" in self.facts.node,
+            "SupportsCondition": "Condition" in self.facts.node,
             "SupportsExpand": "Expand" in self.facts.node, "SupportsStats": "Stats" in self.facts.node,
         }  # fmt: skip
 

@@ -54,6 +54,7 @@ class TaskProcess:
             self.plugin_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._link_driver()
         self.environment = self._environment()
+        (self.secrets / "api.sock").unlink(missing_ok=True)
         self.api = await self.agent.open_task_api(self.secrets / "api.sock")
         config = self.spec.get("Config") or {}
         command = config.get("command")

@@ -117,7 +117,7 @@ async def _slow_driver_day(player: Player) -> None:
 async def _driver_finishes(player: Player) -> None:
     async with asyncio.timeout(5):
         while "s-sleep-125-long" not in player.kept["slow"].snapshots:
-            await asyncio.sleep(0.02)
+            await player.agent.state.change(0.02)
 
 
 async def _plugin_down(player: Player) -> None:
@@ -240,7 +240,7 @@ JOBS = Script(
     },
     unordered={50: frozenset({""})},
     excluded={
-        6: "the diff of a whole new job: the fake builds diffs of meta only, and our adapter never reads a plan's diff",
+        6: "the diff of a whole new job: the fake builds diffs of meta only, and no adapter reads a plan's diff",
     },
 )
 
@@ -249,7 +249,7 @@ async def _takeover(player: Player) -> None:
     """The holder dies; the next one gets the lock after 2 x TTL + delay (scaled), and releases it."""
     body = {"Items": {"holder": "four"}, "Lock": {"TTL": "10s", "LockDelay": "1s"}}
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = player.agent.state.variables[("default", "bridge/lock")].lock.renewed_at
     while True:
         url = f"{player.agent.url}/v1/var/bridge/lock?lock-acquire"
         async with player.session.put(url, json=body) as response:

@@ -34,6 +34,10 @@ _PATH = re.compile(r"[a-zA-Z0-9\-_~/]{1,128}")
 _LIMIT_BYTES = 64 * 1024
 _DEFAULT_SECONDS = 15.0
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 10.0, 86400.0
+_RESERVED = (
+    'only paths at "nomad/jobs" or "nomad/job-templates" and below are valid paths '
+    'under the top-level "nomad" directory'
+)
 _OPERATIONS = ("lock-acquire", "lock-renew", "lock-release")
 
 
@@ -189,8 +193,7 @@ def _check(agent: FakeNomad, request: web.Request, path: str, items: dict[str, s
     if not _PATH.fullmatch(path):
         raise Refusal(400, f'RPC Error:: 400,invalid path "{path}"', headers)
     if path.split("/")[0] == "nomad" and not re.match(r"nomad/(jobs|job-templates)(/|$)", path):
-        text = 'only paths at "nomad/jobs" or "nomad/job-templates" and below are valid paths under the top-level "nomad" directory'
-        raise Refusal(400, f"RPC Error:: 400,{text}", headers)
+        raise Refusal(400, f"RPC Error:: 400,{_RESERVED}", headers)
     if sum(len(k.encode()) + len(v.encode()) for k, v in items.items()) > _LIMIT_BYTES:
         raise Refusal(400, "RPC Error:: 400,variables are limited to 64KiB in total size", headers)
 
