@@ -16,6 +16,7 @@ from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 
 _READ_BUFFER_BYTES = 2**20
+_GOODBYE_SECONDS = 0.05
 
 
 @dataclasses.dataclass(slots=True)
@@ -28,9 +29,15 @@ class Connection:
     _rest: Any
     _limit: int
     _session: aiohttp.ClientSession | None = None
+    _closed: bool = False
 
     def session(self) -> aiohttp.ClientSession:
-        """The pool, opened when it is needed; `trust_env` is off, the proxy is in `proxy`."""
+        """The pool, opened when it is needed; `trust_env` is off, the proxy is in `proxy`.
+
+        UnavailableError after `close`: a call that was late must not open another pool.
+        """
+        if self._closed:
+            raise failure.UnavailableError("the connection to the API server is closed")
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._limit, ssl=self._rest.ssl_context, keepalive_timeout=60),
@@ -48,9 +55,12 @@ class Connection:
         return str(self.configuration.get_basic_auth_token()) if self.configuration.username else ""
 
     async def close(self) -> None:
-        """Close the pool. A later call opens a new one."""
+        """Close the pool for good."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
+            # TLS connections say goodbye on later turns of the loop.
+            await asyncio.sleep(_GOODBYE_SECONDS)
         await self._rest.close()
 
 

@@ -31,22 +31,20 @@ class World:
         self.classes = Cache(trim.whole, {"default": _default_classes})
         self.claims = Cache(trim.claim, {"restoring": _restoring})
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
-
-    @property
-    def caches(self) -> dict[names.Resource, Cache]:
-        """Each kind and its cache."""
-        return {
+        self.caches: dict[names.Resource, Cache] = {
             names.SNAPSHOTS: self.snapshots,
             names.CONTENTS: self.contents,
             names.CLASSES: self.classes,
             names.CLAIMS: self.claims,
             names.VOLUMES: self.volumes,
         }
+        """Each kind and its cache."""
+        self._all = tuple(self.caches.values())
 
     @property
     def synced(self) -> bool:
         """Whether every kind has been read in full since the start."""
-        return all(cache.synced for cache in self.caches.values())
+        return all(cache.synced for cache in self._all)
 
     # -- looking up ----------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
@@ -21,8 +23,15 @@ from tests.integration.kubernetes import definitions
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import MemoryPlugin, Script, VirtualClock
 
-DRIVER = "memory.snapbridge.test"
+_numbers = itertools.count(1)
 Object = dict[str, Any]
+
+
+def memory(*, not_ready: int = 0, **faults: str) -> MemoryPlugin:
+    """A plugin of a driver of its own, as the cluster is shared. `at_0="lost after"` strikes its first call."""
+    script = Script({int(place.removeprefix("at_")): fault for place, fault in faults.items()})
+    driver = f"m{os.getpid()}-{next(_numbers)}.snapbridge.test"
+    return MemoryPlugin(script, VirtualClock(), driver=driver, not_ready=not_ready)
 
 
 class WallClock:
@@ -74,9 +83,13 @@ class Stand:
 
         await self.until(look, seconds)
 
-    async def volume(self, namespace: str, name: str, driver: str = DRIVER) -> None:
+    async def klass(self, name: str, driver: str = "", policy: str = "Delete", **more: Any) -> None:
+        """A class, of the plugin's driver unless told otherwise."""
+        await self.apply(class_object(name, driver or self.plugin.driver, policy, **more))
+
+    async def volume(self, namespace: str, name: str, driver: str = "") -> None:
         """A PersistentVolume and a claim that are bound to each other."""
-        await self.apply(*volume_objects(namespace, name, driver))
+        await self.apply(*volume_objects(namespace, name, driver or self.plugin.driver))
         await self.until_known(
             lambda: (self.cluster.world.claims.get(namespace, name) or {}).get("status", {}).get("phase") == "Bound"
         )
@@ -99,7 +112,7 @@ class Stand:
         await self.until_known(lambda: self.runner.queue.idle)
 
 
-def volume_objects(namespace: str, name: str, driver: str = DRIVER) -> list[Object]:
+def volume_objects(namespace: str, name: str, driver: str) -> list[Object]:
     """A static volume and its claim."""
     size = {"storage": "64Mi"}
     return [
@@ -130,7 +143,7 @@ def volume_objects(namespace: str, name: str, driver: str = DRIVER) -> list[Obje
     ]
 
 
-def class_object(name: str, driver: str = DRIVER, policy: str = "Delete", **more: Any) -> Object:
+def class_object(name: str, driver: str, policy: str = "Delete", **more: Any) -> Object:
     """A VolumeSnapshotClass; `default=True` marks it."""
     default = more.pop("default", False)
     mark = {"snapshot.storage.kubernetes.io/is-default-class": "true"} if default else {}
@@ -164,7 +177,7 @@ async def running(
 ) -> AsyncIterator[Stand]:
     """The adapter and the worker, until the block is left."""
     await asyncio.to_thread(definitions.install, plane)
-    plugin = plugin or MemoryPlugin(Script(), VirtualClock(), driver=DRIVER)
+    plugin = plugin or memory()
     clock = WallClock()
     given = Settings(kubeconfig=str(plane.kubeconfig), lease_check_seconds=1.0, **settings)
     cluster = await adapter.build(given, cluster="east", clock=clock, serves=lambda driver: driver == plugin.driver)

@@ -9,7 +9,6 @@ from bridge.model.plugin import Capability
 from tests.integration.kubernetes import stand as stands
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.bed.requests import WRITES, Requests
-from tests.support.memory import MemoryPlugin, Script, VirtualClock
 
 OURS = {"volumesnapshots", "volumesnapshotcontents", "persistentvolumeclaims", "events"}
 BOUND = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
@@ -32,7 +31,7 @@ async def test_a_snapshot_is_made_with_seven_writes_and_one_event_and_deleted_wi
     own_control_plane: ControlPlane,
 ) -> None:
     async with stands.running(own_control_plane) as stand:
-        await stand.apply(stands.class_object("plain"))
+        await stand.klass("plain")
         await stand.volume("default", "data")
         await stand.settle()
         before = await counted(own_control_plane)
@@ -75,7 +74,7 @@ async def test_a_snapshot_is_made_with_seven_writes_and_one_event_and_deleted_wi
 
 async def test_retain_keeps_the_content_and_the_data(control_plane: ControlPlane, namespace: str) -> None:
     async with stands.running(control_plane) as stand:
-        await stand.apply(stands.class_object(f"{namespace}-keep", policy="Retain"))
+        await stand.klass(f"{namespace}-keep", policy="Retain")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-keep", claim="data"))
         made = await stand.until_ready(namespace, "one")
@@ -93,7 +92,7 @@ async def test_a_policy_that_was_changed_to_retain_counts_at_the_delete(
     control_plane: ControlPlane, namespace: str
 ) -> None:
     async with stands.running(control_plane) as stand:
-        await stand.apply(stands.class_object(f"{namespace}-drop"))
+        await stand.klass(f"{namespace}-drop")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-drop", claim="data"))
         made = await stand.until_ready(namespace, "one")
@@ -108,19 +107,17 @@ async def test_a_policy_that_was_changed_to_retain_counts_at_the_delete(
 
 
 async def test_the_default_class_of_the_driver_is_filled_in(control_plane: ControlPlane, namespace: str) -> None:
-    driver = f"{namespace}.snapbridge.test"
-    plugin = MemoryPlugin(Script(), VirtualClock(), driver=driver)
-    async with stands.running(control_plane, plugin=plugin) as stand:
-        await stand.volume(namespace, "data", driver)
+    async with stands.running(control_plane) as stand:
+        await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", claim="data"))
         await stand.until_known(lambda: of(stand.snapshot(namespace, "one"), "status", "error"))
         told = of(stand.snapshot(namespace, "one"), "status", "error", "message")
         assert "cannot find default snapshot class" in told
-        await stand.apply(stands.class_object(f"{namespace}-default", driver, default=True))
+        await stand.klass(f"{namespace}-default", default=True)
         made = await stand.until_ready(namespace, "one")
         assert made["spec"]["volumeSnapshotClassName"] == f"{namespace}-default"
         assert "error" not in made["status"]
-        await stand.apply(stands.class_object(f"{namespace}-second", driver, default=True))
+        await stand.klass(f"{namespace}-second", default=True)
         await stand.apply(stands.snapshot_object(namespace, "two", claim="data"))
         await stand.until_known(lambda: of(stand.snapshot(namespace, "two"), "status", "error"))
         told = of(stand.snapshot(namespace, "two"), "status", "error", "message")
@@ -136,9 +133,9 @@ async def test_the_default_class_of_the_driver_is_filled_in(control_plane: Contr
 async def test_a_snapshot_that_is_processed_says_so_and_then_is_ready(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    plugin = MemoryPlugin(Script(), VirtualClock(), driver=stands.DRIVER, not_ready=3)
+    plugin = stands.memory(not_ready=3)
     async with stands.running(control_plane, plugin=plugin) as stand:
-        await stand.apply(stands.class_object(f"{namespace}-slow"))
+        await stand.klass(f"{namespace}-slow")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-slow", claim="data"))
         await stand.until_known(lambda: of(stand.snapshot(namespace, "one"), "status", "readyToUse") is False)
@@ -152,7 +149,7 @@ async def test_a_snapshot_that_is_processed_says_so_and_then_is_ready(
 async def test_an_existing_snapshot_is_adopted_and_kept_or_deleted_by_its_policy(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    plugin = MemoryPlugin(Script(), VirtualClock(), driver=stands.DRIVER)
+    plugin = stands.memory()
     plugin.capabilities.add(Capability.LIST_SNAPSHOTS)
     cut = await plugin.create_snapshot(name="older", volume_handle="v", parameters={}, secrets={})
     assert cut is not None
@@ -162,7 +159,7 @@ async def test_an_existing_snapshot_is_adopted_and_kept_or_deleted_by_its_policy
             "kind": "VolumeSnapshotContent",
             "metadata": {"name": f"{namespace}-old"},
             "spec": {
-                "driver": stands.DRIVER,
+                "driver": plugin.driver,
                 "deletionPolicy": "Delete",
                 "source": {"snapshotHandle": "snap-1"},
                 "volumeSnapshotRef": {"namespace": namespace, "name": "old"},
@@ -185,14 +182,14 @@ async def test_an_existing_snapshot_is_adopted_and_kept_or_deleted_by_its_policy
 
 
 async def test_a_content_whose_snapshot_is_missing_is_left_alone(control_plane: ControlPlane, namespace: str) -> None:
-    plugin = MemoryPlugin(Script(), VirtualClock(), driver=stands.DRIVER)
+    plugin = stands.memory()
     await plugin.create_snapshot(name="imported", volume_handle="v", parameters={}, secrets={})
     content = {
         "apiVersion": "snapshot.storage.k8s.io/v1",
         "kind": "VolumeSnapshotContent",
         "metadata": {"name": f"{namespace}-imported"},
         "spec": {
-            "driver": stands.DRIVER,
+            "driver": plugin.driver,
             "deletionPolicy": "Delete",
             "source": {"volumeHandle": "v"},
             "volumeSnapshotRef": {"namespace": namespace, "name": "imported", "uid": f"{namespace}-u"},
@@ -214,7 +211,7 @@ async def test_a_content_whose_snapshot_is_missing_is_left_alone(control_plane: 
 
 async def test_a_class_of_another_driver_is_refused(control_plane: ControlPlane, namespace: str) -> None:
     async with stands.running(control_plane) as stand:
-        await stand.apply(stands.class_object(f"{namespace}-other", "other.snapbridge.test"))
+        await stand.klass(f"{namespace}-other", "other.snapbridge.test")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-other", claim="data"))
         await stand.until_known(lambda: of(stand.snapshot(namespace, "one"), "status", "error"))
@@ -228,7 +225,7 @@ async def test_while_a_claim_waits_for_its_data_the_snapshot_stays(
     control_plane: ControlPlane, namespace: str
 ) -> None:
     async with stands.running(control_plane) as stand:
-        await stand.apply(stands.class_object(f"{namespace}-c"))
+        await stand.klass(f"{namespace}-c")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-c", claim="data"))
         await stand.until_ready(namespace, "one")
