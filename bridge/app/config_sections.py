@@ -231,7 +231,10 @@ class CsiSection(Section):
 
     def settings(self) -> RegistrySettings:
         """What the plugin registry takes."""
-        deadlines = Deadlines(self.default_timeout, {**Deadlines().by_verb, **self.timeouts})
+        deadlines = Deadlines(
+            self.default_timeout,
+            dict(Deadlines().by_verb) | {str(verb): seconds for verb, seconds in self.timeouts.items()},
+        )
         calls = CallSettings(
             deadlines=deadlines,
             controller_concurrency=self.controller_concurrency,
