@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import exits, options, output, progress, refs
+from bridge.cli import completing, exits, options, output, progress, refs
 from bridge.cli.snapshot_delete import delete
 from bridge.cli.snapshot_list import describe, list_snapshots
 
@@ -22,7 +22,7 @@ def group() -> None:
 
 
 @click.command("create", cls=options.Command)
-@click.argument("volume", required=False)
+@click.argument("volume", required=False, shell_complete=completing.volumes)
 @click.argument("name", required=False)
 @options.placed
 @click.option("--adopt", metavar="HANDLE", default="", help="Take over this CSI snapshot; needs NAME and --driver.")
@@ -65,8 +65,8 @@ def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: 
 
 
 @click.command("restore", cls=options.Command)
-@click.argument("ref")
-@click.argument("new_volume")
+@click.argument("ref", shell_complete=completing.snapshots)
+@click.option("--as", "new_volume", required=True, metavar="NAME", help="The new volume's name.")
 @options.placed
 @click.option("--to-namespace", default="", metavar="NAME", help="Of the new volume [the snapshot's].")
 @click.option("--size", type=options.Size(), default=0, help="Of the new volume [the snapshot's].")
@@ -76,7 +76,7 @@ def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: 
 @options.printed
 @options.connected
 def restore(client: Any, ref: str, new_volume: str, wait_seconds: float | None, form: str, **given: Any) -> None:
-    """Make NEW_VOLUME from the snapshot REF. The source volume is not touched."""
+    """Make a new volume from the snapshot REF. The source volume is not touched."""
     from bridge.cli import follow
 
     snapshot = refs.find(client, ref, cluster=given["cluster"], namespace=given["namespace"])

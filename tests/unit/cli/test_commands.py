@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import pty
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from bridge.model.snapshot import DeletionPolicy
 from tests.support.api import running
 from tests.support.certificates import Authority
 from tests.support.desk import MemoryDesk
+
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 
 def test_create_without_wait_says_that_it_is_only_on_record(run, server):
@@ -165,7 +168,7 @@ def test_a_word_that_means_two_snapshots_deletes_neither(run, server):
 
 def test_restore(run, server):
     server.desk.add("good")
-    result = run("snapshot", "restore", "good", "again", "--size", "3Gi", "--wait")
+    result = run("snapshot", "restore", "good", "--as", "again", "--size", "3Gi", "--wait")
     assert result.out == "volume again restored from east/default/good\n"
     assert "again" in run("volume", "list", "-o", "name").out
 
@@ -219,6 +222,44 @@ def test_version_works_without_a_service(capsys):
 def test_completion_scripts(capsys, shell):
     assert main(["completion", shell]) == 0
     assert "_SNAPBRIDGE_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "proposed"),
+    [
+        ("snapshot describe n", ["nightly"]),
+        ("snapshot delete east/", ["east/default/nightly", "east/default/other"]),
+        ("get snapshot oth", ["other"]),
+        ("snapshot create p", ["photos"]),
+        ("snap", ["snapshot"]),
+        ("snapshot list --state rea", ["ready"]),
+    ],
+)
+def test_completion_proposes_what_there_is(server, words, proposed):
+    server.desk.add("other")
+    server.desk.add("nightly")
+    assert sorted(_proposals(server.url, words)) == proposed
+
+
+def test_completion_without_a_service_is_quiet():
+    assert _proposals("http://127.0.0.1:1", "snapshot describe n") == []
+
+
+def _proposals(url: str, words: str) -> list[str]:
+    number = str(len(words.split()))
+    environ = {
+        **os.environ, "SNAPBRIDGE_ADDR": url, "_SNAPBRIDGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"snapbridge {words}", "COMP_CWORD": number,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "bridge"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_a_good_config_is_good(capsys):
+    assert main(["check-config", str(CONFIGS / "standalone.yaml")]) == 0
+    assert capsys.readouterr().out == "The config is good.\n"
 
 
 def test_over_a_unix_socket(capsys, tmp_path):

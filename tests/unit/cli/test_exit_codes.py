@@ -76,7 +76,7 @@ def test_1_unavailable_and_defects(run, server):
         ("snapshot", "create", "--adopt", "snap-1", "name"),
         ("snapshot", "create", "db", "a", "--secret", "mount=env:X"),
         ("snapshot", "create", "db", "a", "--secret", "create=hunter2"),
-        ("snapshot", "restore", "old", "new", "--size", "big"),
+        ("snapshot", "restore", "old", "--as", "new", "--size", "big"),
         ("snapshot", "list", "-o", "xml"),
         ("--addr", "ftp://x", "snapshot", "list"),
         ("--token-file", "/nowhere/token", "snapshot", "list"),
@@ -123,7 +123,7 @@ def test_5_conflict(run, server):
     server.desk.add("taken")
     assert run("snapshot", "create", "db", "taken").code == 5
     server.desk.add("raw", ready=False)
-    assert run("snapshot", "restore", "raw", "new").code == 5
+    assert run("snapshot", "restore", "raw", "--as", "new").code == 5
 
 
 def test_6_not_allowed(capsys, tmp_path):
