@@ -87,7 +87,7 @@ class SnapshotQuery(Query):
     selector: fields.Selector = Field("", description="Labels: key=value,key=value.")
     prefix: fields.Name = Field("", description="The start of the uid.")
     per_page: fields.PerPage = 100
-    next_token: fields.Text = ""
+    next_token: fields.Token = Field("", description="Of the last page.")
 
 
 class DeleteQuery(Query):

@@ -22,6 +22,8 @@ DURATION_PATTERN = r"^(?:[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h))+$"
 _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 _TEXT = re.compile(TEXT_PATTERN.replace("$", r"\Z"))
 _SELECTOR = re.compile(SELECTOR_PATTERN.replace("$", r"\Z"))
+TOKEN_PATTERN = r"^[!-~]*$"
+_TOKEN = re.compile(r"[!-~]*\Z")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 
 
@@ -34,6 +36,12 @@ def _plain_name(text: str) -> str:
 def _plain_text(text: str) -> str:
     if not _TEXT.match(text):
         raise ValueError("may not hold control characters")
+    return text
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.match(text):
+        raise ValueError("is not one of ours: start without one")
     return text
 
 
@@ -119,6 +127,9 @@ SecretText = Annotated[
     str,
     Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": rf"^$|^(env|file|k8s|nomadVar):[^{CONTROL}]+$"}),
     AfterValidator(_secret),
+]
+Token = Annotated[
+    str, Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": TOKEN_PATTERN}), AfterValidator(_token)
 ]
 Policy = Literal["Delete", "Retain"]
 Capacity = Annotated[int, Field(ge=0, le=(1 << 63) - 1), BeforeValidator(_whole)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import figures, options, output, progress, refs
+from bridge.cli import completing, figures, options, output, progress, refs
 from bridge.cli.output import Column, Sheet
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ def list_operations(client: Any, running: bool, limit: int, form: str) -> None:
 
 
 @group.command("watch", cls=options.Command)
-@click.argument("operation_id", metavar="ID")
+@click.argument("operation_id", metavar="ID", shell_complete=completing.operations)
 @click.option("--timeout", type=options.Duration(), default=86400.0, metavar="DURATION", help="At most so long [1d].")
 @options.printed
 @options.connected
@@ -79,7 +79,7 @@ def watch(client: Any, operation_id: str, timeout: float, form: str) -> None:
 
 
 @group.command("describe", cls=options.Command)
-@click.argument("operation_id", metavar="ID")
+@click.argument("operation_id", metavar="ID", shell_complete=completing.operations)
 @options.printed
 @options.connected
 def describe(client: Any, operation_id: str, form: str) -> None:

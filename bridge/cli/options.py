@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
@@ -101,9 +101,11 @@ def connected(function: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         from bridge.cli.client import Client
 
-        own = {name: kwargs.pop(name) for _, name, _, _ in _CONNECTION}
-        client = Client(connection.connect(_over_parents(own)))
-        click.get_current_context().call_on_close(client.close)
+        for _, name, _, _ in _CONNECTION:
+            kwargs.pop(name)
+        context = click.get_current_context()
+        client = Client(connection.connect(over_parents(context)))
+        context.call_on_close(client.close)
         return function(*args, client=client, **kwargs)
 
     return _with_connection_options(wrapped)  # type: ignore[return-value]
@@ -120,13 +122,14 @@ def _with_connection_options(function: F) -> F:
     return function
 
 
-def _over_parents(own: Mapping[str, str | None]) -> dict[str, str | None]:
-    found = dict(own)
-    context = click.get_current_context().parent
-    while context is not None:
+def over_parents(context: click.Context) -> dict[str, str | None]:
+    """The connection options of this command, or of the commands above it."""
+    found: dict[str, str | None] = {name: None for _, name, _, _ in _CONNECTION}
+    above: click.Context | None = context
+    while above is not None:
         for name in found:
-            found[name] = found[name] or context.params.get(name)
-        context = context.parent
+            found[name] = found[name] or above.params.get(name)
+        above = above.parent
     return found
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from bridge.cli import exits, options, output, progress, refs
+from bridge.cli import completing, exits, options, output, progress, refs
 from bridge.cli.faults import LostError, ProblemError
 
 Json = dict[str, Any]
 
 
 @click.command("delete", cls=options.Command)
-@click.argument("refs_", metavar="REF...", nargs=-1, required=True)
+@click.argument("refs_", metavar="REF...", nargs=-1, required=True, shell_complete=completing.snapshots)
 @options.placed
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there counts as deleted.")

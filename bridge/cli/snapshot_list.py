@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import figures, options, output, refs
+from bridge.cli import completing, figures, options, output, refs
 from bridge.cli.output import Column, Sheet
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ SHEET = Sheet(
 
 
 @click.command("list", cls=options.Command)
-@click.argument("refs_", metavar="[REF]...", nargs=-1)
+@click.argument("refs_", metavar="[REF]...", nargs=-1, shell_complete=completing.snapshots)
 @options.placed
 @click.option("-A", "--all-namespaces", is_flag=True, help="Every namespace, whatever the environment says.")
 @click.option("--volume", default="", help="Only snapshots of this volume.")
@@ -89,7 +89,7 @@ def _with_short_uids(items: list[Json]) -> list[Json]:
 
 
 @click.command("describe", cls=options.Command)
-@click.argument("ref")
+@click.argument("ref", shell_complete=completing.snapshots)
 @options.placed
 @options.printed
 @options.connected

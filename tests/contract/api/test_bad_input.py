@@ -114,6 +114,7 @@ async def test_a_body_that_is_not_ours(client, desk, data, headers, status, code
         ("/v1/snapshots?volume=a&volume=b", "volume"),
         ("/v1/snapshots?selector=app", "selector"),
         ("/v1/snapshots?next_token=elsewhere", "next_token"),
+        ("/v1/snapshots?next_token=own:%C2%B2", "next_token"),
         ("/v1/snapshots?cluster=" + "c" * 1000, "cluster"),
         ("/v1/snapshots/" + "n" * 2000, "ref"),
         ("/v1/snapshots/a%00b", "ref"),
