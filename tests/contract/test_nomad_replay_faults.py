@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.support import localdisk
+from tests.support.bed.process import MissingServerError
+from tests.support.nomad import hcl, real
 from tests.support.nomad import replay_worlds as worlds
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import HostPathDriver, ScriptedDriver
@@ -23,9 +26,7 @@ from tests.support.nomad.settings import Settings
 
 @asynccontextmanager
 async def _player(settings: Settings | None = None) -> AsyncIterator[Player]:
-    # A new connection per request: on a reused one aiohttp itself repeats a PUT whose reply was cut.
-    connector = aiohttp.TCPConnector(force_close=True)
-    async with FakeNomad(settings=settings) as agent, aiohttp.ClientSession(connector=connector) as session:
+    async with FakeNomad(settings=settings) as agent, aiohttp.ClientSession() as session:
         yield Player(agent, session)
 
 
@@ -70,26 +71,16 @@ async def test_snapshots_of_a_real_driver_behind_a_socket() -> None:
 
 async def test_a_plugin_job_starts_its_own_driver() -> None:
     """A raw_exec job with a csi_plugin block: CSI_ENDPOINT is the host's path, the directory goes when it stops."""
-    state = "${NOMAD_TASK_DIR}/state"
-    task = {
-        "Name": "plugin",
-        "Driver": "raw_exec",
-        "Config": {
-            "command": sys.executable,
-            "args": ["-m", "adapters.localdisk", "--endpoint", "${CSI_ENDPOINT}", "--state-dir", state,
-                     "--node-id", "n1", "--mode", "directory"],
-        },
-        "Env": {"PYTHONPATH": ":".join(p for p in sys.path if p)},
-        "CSIPluginConfig": {"ID": "own", "Type": "monolith"},
-    }  # fmt: skip
+    argv = [sys.executable, "-m", "adapters.localdisk", "--endpoint", "${CSI_ENDPOINT}", "--state-dir",
+            "${NOMAD_TASK_DIR}/state", "--node-id", "n1", "--mode", "directory"]  # fmt: skip
     async with _player() as player:
-        await player.call("PUT", "/v1/jobs", {"Job": _raw_job("csi-own", task, kind="system")})
-        plugin = await player.agent.plugin_healthy("own", timeout_seconds=20)
-        place = player.agent.data_dir / "client" / "csi" / "plugins" / plugin.allocation_id
-        assert (place / "csi.sock").is_socket()
+        env = {"PYTHONPATH": ":".join(p for p in sys.path if p)}
+        allocation_id = await player.agent.run_plugin("own", argv, env)
+        socket = player.agent.plugin_socket(allocation_id)
+        assert socket.is_socket()
         await worlds.volume(player, "d", "own")
         await worlds.stop(player, "csi-own")
-        assert not place.exists()
+        assert not socket.parent.exists()
         assert (await player.call("GET", "/v1/plugin/csi/own"))["Controllers"] == {}
 
 
@@ -185,7 +176,8 @@ async def test_faults_of_requests() -> None:
         with pytest.raises(AssertionError, match="No cluster leader"):
             await player.call("PUT", "/v1/volumes/snapshot", body)
         assert not driver.snapshots
-        agent.cut_next("PUT", "/v1/volumes/snapshot", after=True)
+        # Twice, as aiohttp itself repeats a PUT once when its reply is cut.
+        agent.cut_next("PUT", "/v1/volumes/snapshot", after=True, times=2)
         with pytest.raises(aiohttp.ClientError):
             await player.call("PUT", "/v1/volumes/snapshot", body)
         assert len(driver.snapshots) == 1
@@ -195,7 +187,7 @@ async def test_faults_of_requests() -> None:
         assert time.monotonic() - began >= 0.2
         agent.clear_faults()
         statuses = [call.status for call in agent.calls if call.path == "/v1/volumes/snapshot"]
-        assert statuses == [500, 0]
+        assert statuses == [500, 0, 0]
 
 
 async def test_a_blocked_job_starts_when_its_volume_is_registered() -> None:
@@ -212,3 +204,21 @@ async def test_a_blocked_job_starts_when_its_volume_is_registered() -> None:
         await player.call("PUT", "/v1/volume/csi/d", {"Volumes": [body]})
         await worlds.running(player, "w")
         assert player.agent.state.volumes[("default", "d")].access_mode == "single-node-writer"
+
+
+async def test_a_missing_binary_is_named_with_the_remedy() -> None:
+    with pytest.raises(MissingServerError, match="set NOMAD_BIN"):
+        async with real.RealNomad(program=""):
+            raise AssertionError("it cannot have started")
+
+
+def test_the_real_agent_stays_on_loopback_and_asks_no_cloud() -> None:
+    text = real.configuration(Path("d"), 1, 2, 3, acl=True)
+    read = hcl.parse(text)
+    assert read.attributes["bind_addr"] == "127.0.0.1"
+    ports, client = read.one("ports"), read.one("client")
+    assert ports is not None
+    assert client is not None
+    assert ports.attributes == {"http": 1, "rpc": 2, "serf": 3}
+    assert "env_aws" in client.attributes["options"]["fingerprint.denylist"]
+    assert client.attributes["network_interface"] == "lo"

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,6 +30,7 @@ from tests.support.nomad.events import EventBroker, StreamSettings
 from tests.support.nomad.faults import Call, Faults
 from tests.support.nomad.identity import Signer
 from tests.support.nomad.jobspec import canonical
+from tests.support.nomad.plugin_job import plugin_job
 from tests.support.nomad.plugins import Plugin
 from tests.support.nomad.processes import TaskProcess
 from tests.support.nomad.runner import Runner
@@ -167,7 +168,10 @@ class FakeNomad:
         self.faults.add(method, path, times=times, status=status, text=text)
 
     def cut_next(self, method: str, path: str, *, after: bool, times: int = 1) -> None:
-        """Cut the connection of the next matching requests, before or after their effect (a lost reply)."""
+        """Cut the connection of the next matching requests, before or after their effect (a lost reply).
+
+        aiohttp's client repeats a GET, PUT or DELETE once by itself, so a caller sees the cut only with times=2.
+        """
         self.faults.add(method, path, times=times, cut="after" if after else "before")
 
     def clear_faults(self) -> None:
@@ -268,6 +272,23 @@ class FakeNomad:
         spec = {"ID": f"csi-{plugin_id}", "Type": job_type, "TaskGroups": [{"Name": "g", "Tasks": [task]}]}
         self.register(canonical(job or spec))
         return await self.plugin_healthy(plugin_id)
+
+    async def run_plugin(
+        self, plugin_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout_seconds: float = 60.0
+    ) -> str:
+        """Run a driver's program as a plugin, as on a real agent; returns its allocation's id when it is healthy."""
+        body = plugin_job(plugin_id, argv, str(self.state_dir), env)
+        self.register(canonical(body["Job"]))
+        return (await self.plugin_healthy(plugin_id, timeout_seconds)).allocation_id
+
+    @property
+    def state_dir(self) -> Path:
+        """The client's state directory; plugin sockets are below it."""
+        return self.data_dir / "client"
+
+    def plugin_socket(self, allocation_id: str) -> Path:
+        """Where the driver of a plugin's allocation listens (nomad.md 1.2)."""
+        return self.state_dir / "csi" / "plugins" / allocation_id / "csi.sock"
 
     def register(self, job: Row) -> Row:
         """Register a canonical job without going over HTTP."""
