@@ -19,7 +19,8 @@ from tests.support.bed import packages
 
 pytestmark = pytest.mark.root
 CUTS = 8
-SIZE = 48 << 20
+SIZE = 96 << 20
+BALLAST = 40 << 20  # so that a copy takes long enough for writes to fall into it
 
 
 @contextlib.contextmanager
@@ -42,6 +43,7 @@ def test_every_cut_of_a_busy_volume_opens(disk: str, mode: str) -> None:
     with driver(disk, mode) as running:
         volume = running.volume("db", SIZE).volume_id
         path = running.publish(volume)
+        (path / "ballast").write_bytes(os.urandom(BALLAST))
         cuts: list[tuple[int, pb.Snapshot]] = []
         with database.Writer(path / "log", path / "db") as writer:
             for number in range(CUTS):

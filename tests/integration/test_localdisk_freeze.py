@@ -129,6 +129,15 @@ def guard_of(pid: int) -> int:
     raise AssertionError(f"no thaw guard of {pid}")
 
 
+def until_dead(pid: int, seconds: float = 5.0) -> None:
+    """Waits until a process has ended, reaped or not."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline, f"{pid} goes on living"
+            time.sleep(0.01)
+
+
 def test_the_guard_is_a_process_in_a_session_of_its_own() -> None:
     with localdisk.start_localdisk(mode="image") as running:
         volume = running.volume("v").volume_id
@@ -142,10 +151,7 @@ def test_the_guard_is_a_process_in_a_session_of_its_own() -> None:
         running.snapshot("s2", volume)
         assert guard_of(running.process.pid) == guard
         running.kill()
-        gone = time.monotonic() + 5
-        while Path(f"/proc/{guard}").exists():
-            assert time.monotonic() < gone, "the guard outlived its driver"
-            time.sleep(0.01)
+        until_dead(guard)
 
 
 def test_a_dead_guard_is_replaced_before_the_next_freeze() -> None:
@@ -155,6 +161,7 @@ def test_a_dead_guard_is_replaced_before_the_next_freeze() -> None:
         running.snapshot("s", volume)
         first = guard_of(running.process.pid)
         os.kill(first, signal.SIGKILL)
+        until_dead(first)
         assert running.snapshot("s2", volume).ready_to_use
         assert guard_of(running.process.pid) != first
 
