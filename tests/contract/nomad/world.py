@@ -149,9 +149,11 @@ def consumer_job(job_id: str, volume: str, *, driver: str = "exec", **more: Any)
 
 
 @asynccontextmanager
-async def world(kind: str, url: str, *, state_dir: str, alloc_dir: Path, store: Path) -> AsyncIterator[World]:
+async def world(
+    kind: str, url: str, *, state_dir: str, alloc_dir: Path, store: Path, token_file: str = ""
+) -> AsyncIterator[World]:
     """The agent with its plugin up; the plugin's job is registered if it is not there yet."""
-    client = Client(Settings.model_validate({"address": url, **QUICK}))
+    client = Client(Settings.model_validate({"address": url, "token_file": token_file, **QUICK}))
     try:
         try:
             await client.get(f"/v1/job/csi-{PLUGIN}")

@@ -1,0 +1,23 @@
+# The least that snapbridge's token needs. Take out what you do not use.
+
+namespace "*" {
+  capabilities = [
+    "list-jobs", "read-job",              # hooks in job files; the event stream wants them in every namespace
+    "csi-list-volume", "csi-read-volume", # what volumes there are
+    "csi-write-volume",                   # snapshots through Nomad's API; registering a restored volume
+  ]
+
+  variables {
+    path "snapbridge/*" {
+      capabilities = ["read", "write"]    # summaries of jobs; secrets kept at nomadVar:NAMESPACE/snapbridge/…
+    }
+  }
+}
+
+plugin {
+  policy = "read"                         # "write" does not include it
+}
+
+agent {
+  policy = "read"                         # the version of the agent, for its work-arounds
+}

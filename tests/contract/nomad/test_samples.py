@@ -1,0 +1,149 @@
+"""The sample jobs are read by both agents and mean what they say; the sample policy is enough, and no more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from adapters.nomad.adapter import build
+from adapters.nomad.client import Client
+from adapters.nomad.decide import hooks
+from adapters.nomad.errors import AnswerError
+from adapters.nomad.settings import Settings
+from bridge.model.outcome import Done
+from tests.contract.nomad import real
+from tests.contract.nomad.world import World, consumer_job, eventually, world
+from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, running, until
+from tests.support import localdisk
+from tests.support.bed import paths
+from tests.support.nomad.agent import FakeNomad
+
+SAMPLES = paths.REPOSITORY / "configs" / "nomad"
+JOBS = sorted(SAMPLES.glob("*.nomad.hcl"))
+
+
+async def parsed(place: World, name: str) -> dict[str, Any]:
+    text = (SAMPLES / name).read_text()
+    answer = await place.client.call("POST", "/v1/jobs/parse", body={"JobHCL": text, "Canonicalize": True})
+    return dict(answer.data)
+
+
+def test_there_are_samples() -> None:
+    assert [path.name for path in JOBS] == [
+        "database.nomad.hcl",
+        "localdisk-plugin.nomad.hcl",
+        "snapbridge.nomad.hcl",
+        "web.nomad.hcl",
+    ]
+
+
+@pytest.mark.parametrize("name", [path.name for path in JOBS])
+async def test_a_sample_is_a_valid_job(place_of: World, name: str) -> None:
+    job = await parsed(place_of, name)
+    answer = await place_of.client.call("PUT", f"/v1/job/{job['ID']}/plan", body={"Job": job, "Diff": False})
+    assert answer.data["Warnings"] == ""
+    assert hooks.plan("east", job).problems == ()
+
+
+async def test_the_web_sample_asks_for_a_snapshot_at_each_deploy(place_of: World) -> None:
+    (wanted,) = hooks.plan("east", await parsed(place_of, "web.nomad.hcl")).wanted
+    assert (wanted.volume, wanted.job, wanted.policy.value, dict(wanted.parameters)) == (
+        "web-data",
+        "web",
+        "Delete",
+        {},
+    )
+
+
+async def test_the_database_sample_has_an_identity_for_us(place_of: World) -> None:
+    job = await parsed(place_of, "database.nomad.hcl")
+    (task,) = [t for t in job["TaskGroups"][0]["Tasks"] if t["Lifecycle"]]
+    (identity,) = task["Identities"]
+    assert (identity["Name"], identity["Audience"], identity["File"]) == ("snapbridge", ["snapbridge"], True)
+    assert hooks.claimed(job["TaskGroups"][0]) == ("database-data",)
+
+
+@pytest.fixture(params=["fake", "real"] if real.binary() else ["fake"])
+async def guarded(request: pytest.FixtureRequest) -> AsyncIterator[tuple[World, str]]:
+    """An agent with ACLs on: a world of its manager, and a token with nothing but the sample's policy."""
+    store = paths.fresh("store")
+    if request.param == "real":
+        agent = real.start(acl=True)
+        try:
+            async with _guarded("real", agent.url, agent.state_dir, agent.alloc_dir, store) as found:
+                yield found
+        finally:
+            real.stop(agent)
+            localdisk.clear(store)
+        return
+    async with FakeNomad(acl=True) as fake:
+        state, alloc = str(fake.data_dir / "client"), fake.data_dir / "alloc"
+        async with _guarded("fake", fake.url, state, alloc, store) as found:
+            yield found
+
+
+def _guarded(kind: str, url: str, state_dir: str, alloc_dir: Any, store: Any) -> Any:
+    @contextlib.asynccontextmanager
+    async def made() -> AsyncIterator[tuple[World, str]]:
+        boot = Client(Settings(address=url))
+        management = str((await boot.call("PUT", "/v1/acl/bootstrap")).data["SecretID"])
+        await boot.close()
+        file = store / "management"
+        file.write_text(management)
+        async with world(
+            kind, url, state_dir=state_dir, alloc_dir=alloc_dir, store=store / "s", token_file=str(file)
+        ) as found:
+            rules = (SAMPLES / "policy.hcl").read_text()
+            await found.client.call("PUT", "/v1/acl/policy/snapbridge", body={"Name": "snapbridge", "Rules": rules})
+            body = {"Name": "snapbridge", "Type": "client", "Policies": ["snapbridge"]}
+            answer = await found.client.call("PUT", "/v1/acl/token", body=body)
+            own = store / "token"
+            own.write_text(str(answer.data["SecretID"]))
+            yield found, str(own)
+
+    return made()
+
+
+async def test_the_sample_policy_is_enough_and_no_more(guarded: tuple[World, str]) -> None:
+    place, token_file = guarded
+    volume, job = place.fresh("v"), place.fresh("web")
+    handle = await place.volume(volume)
+    intake, sink = MemoryIntake(), MemorySink()
+    adapter = build("east", place.settings(token_file=token_file), secrets=MemorySecrets())
+    async with running(adapter.run(lambda key: None, intake, sink)):
+        await until(lambda: adapter.ready() == "", f"ready: {adapter.ready()}", 20)
+        assert adapter.version is not None
+        await until(lambda: len(sink.api()) == 1, "the plugin is seen", 20)
+        calls = sink.api()[0]
+        cut = await calls.create_snapshot(name="s", volume_handle=handle, parameters={}, secrets={})
+        assert isinstance(cut, Done), cut
+        assert isinstance(await calls.inspect_snapshot(handle=cut.value.handle, secrets={}), Done)
+        assert isinstance(await calls.delete_snapshot(handle=cut.value.handle, secrets={}), Done)
+        (found,) = await adapter.volumes.list()
+        await adapter.volumes.forget("default", volume)
+        await adapter.volumes.register(found, None)
+        meta = {"snapbridge_volumes": "data", "snapbridge_on_deploy": "true"}
+        row = consumer_job(job, volume, driver="raw_exec", Meta=meta)
+        row["TaskGroups"][0]["Count"] = 0
+        await place.run_job(row)
+        await until(lambda: intake.volumes() == [volume], "the hook")
+        path = f"/v1/var/snapbridge/status/{job}"
+
+        async def told() -> bool:
+            try:
+                await place.client.get(path)
+            except AnswerError:
+                return False
+            return True
+
+        await eventually(told, "the summary is written")
+    own = Client(place.settings(token_file=token_file))
+    for method, forbidden in (("PUT", "/v1/jobs"), ("PUT", "/v1/var/else"), ("GET", "/v1/nodes")):
+        body = {"Job": row} if forbidden == "/v1/jobs" else {"Items": {"a": "b"}} if method == "PUT" else None
+        with pytest.raises(AnswerError) as caught:
+            await own.call(method, forbidden, body=body)
+        assert caught.value.status == 403, forbidden
+    await own.close()
