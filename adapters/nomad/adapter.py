@@ -105,10 +105,6 @@ class NomadOrchestrator:
         """Never called: `traits.durable_requests` is False."""
         raise InvalidError(f"Nomad keeps no snapshot requests; {key} belongs to the service's own book")
 
-    async def abandon(self, key: Key) -> None:
-        """Never called: `traits.durable_requests` is False."""
-        raise InvalidError(f"Nomad keeps no snapshot requests; {key} belongs to the service's own book")
-
     async def in_use(self, key: Key, handle: str) -> str:
         """Nomad knows nothing of what was restored from a snapshot; a driver that does refuses the delete."""
         return ""
