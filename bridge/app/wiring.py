@@ -25,7 +25,7 @@ from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
 from bridge.node.agent import NodeAgent
 from bridge.node.hub import Hub
-from bridge.node.settings import AgentSettings, HubSettings, Tls
+from bridge.node.settings import AgentSettings
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
@@ -158,11 +158,7 @@ class Service:
 
     def _hub(self) -> Hub | None:
         section = self.settings.hub
-        if section is None:
-            return None
-        tls = Tls(section.tls_cert_file, section.tls_key_file, section.client_ca_file)
-        settings = HubSettings(f"{section.host}:{section.port}", tls, version=bridge.__version__)
-        return Hub(settings, self.clock, self.registry)
+        return Hub(section.settings(version=bridge.__version__), self.clock, self.registry) if section else None
 
     def _watch(self, joined: Joined) -> Task:
         async def run() -> None:

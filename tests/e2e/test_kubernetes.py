@@ -1,4 +1,4 @@
-"""The kubectl door: `kubectl apply` on a real API server, a real driver, equal bytes after a restore, nothing left."""
+"""The kubectl door: `kubectl apply` on a real API server, a real driver, equal bytes after a restore."""
 
 from __future__ import annotations
 
