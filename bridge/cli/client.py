@@ -44,7 +44,8 @@ class Client:
         return self._repeat("POST", path, None, body=body, headers={"Idempotency-Key": key})
 
     def delete(self, path: str, query: Query | None = None) -> Json:
-        """Delete; never repeated: a second one would find nothing."""
+        """Delete; never repeated: a second one would find nothing. So it does not trust a kept connection."""
+        self.close()
         return self._once("DELETE", path, query)
 
     def items(self, path: str, query: Query, *, limit: int = 0) -> Iterator[Json]:

@@ -69,7 +69,7 @@ class MemoryDesk:
         self._operations: dict[str, Operation] = {}
         self._claims: dict[tuple[str, str, str], tuple[object, object]] = {}
         self._plans: list[_Plan] = []
-        self._changed: dict[str, asyncio.Event] = {}
+        self._changed: dict[tuple[int, str], asyncio.Event] = {}
         self._numbers = itertools.count(1)
         self._volumes = [
             Volume("east", "default", name, DRIVER, f"vol-{name}", 10 * GIB) for name in ("db", "logs", "photos")
@@ -206,7 +206,9 @@ class MemoryDesk:
             return found
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._changed.setdefault(operation_id, asyncio.Event()).wait()
+                # A server that is started again has another loop; an event belongs to one.
+                place = (id(asyncio.get_running_loop()), operation_id)
+                await self._changed.setdefault(place, asyncio.Event()).wait()
         except TimeoutError:
             pass
         return self._operations[operation_id]
@@ -314,9 +316,8 @@ class MemoryDesk:
             else {},
             version=str(int(operation.version) + 1),
         )
-        changed = self._changed.pop(operation.id, None)
-        if changed is not None:
-            changed.set()
+        for place in [place for place in self._changed if place[1] == operation.id]:
+            self._changed.pop(place).set()
 
     def _effect(self, operation: Operation, uid: str, name: str) -> None:
         if operation.verb == "restore":

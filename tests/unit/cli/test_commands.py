@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -85,6 +86,31 @@ def test_wait_for_cut_does_not_wait_for_ready(capsys):
             server.call(desk.advance)
         out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "snapshot east/default/a cut\n")
+
+
+def test_a_service_that_restarts_meanwhile_is_waited_for():
+    desk = MemoryDesk(by_hand=True)
+    with running(desk) as server:
+        url = server.url
+        command = [sys.executable, "-m", "bridge", "snapshot", "create", "db", "a", "--wait"]
+        environ = {**os.environ, "SNAPBRIDGE_ADDR": url}
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        _until(lambda: "wait_operation" in desk.calls)
+    desk.calls.clear()
+    port = int(url.rpartition(":")[2])
+    with running(desk, settings=ApiSettings(port=port, shutdown_seconds=1)) as server:
+        _until(lambda: "wait_operation" in desk.calls)
+        for _ in range(3):
+            server.call(desk.advance)
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "snapshot east/default/a ready\n")
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
