@@ -12,7 +12,7 @@ STAMP := $(VENV)/.from-lock
 PYTEST_ARGS ?=
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
-.PHONY: help env lock servers packages check format test bench demo demo-kubernetes demo-nomad proto clean
+.PHONY: help env lock servers packages check format test nightly bench demo demo-kubernetes demo-nomad proto clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ format: env ## let ruff sort imports and format the code
 
 test: env packages servers ## all tests, with real servers; PYTEST_ARGS="-k name" narrows them
 	$(BIN)/python -m pytest $(CI_ARGS) $(PYTEST_ARGS)
+
+nightly: env ## the core's properties over 10,000 fault sequences instead of 500
+	SNAPBRIDGE_EXAMPLES=10000 $(BIN)/python -m pytest tests/unit/decide --timeout 1800
 
 bench: env packages servers ## measure beside the incumbent in one run: prints a table, writes bench.json
 	$(BIN)/python -m bench
