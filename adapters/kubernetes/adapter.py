@@ -76,6 +76,7 @@ class Cluster:
         self.world.listen(lambda uid: self._wake(uid))
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
+        self.world.snapshots.listen(self._on_snapshot)
 
     async def submit(self, draft: SnapshotDraft) -> Key:
         """Create a VolumeSnapshot; its class is the draft's parameter `class`, or the driver's default."""
@@ -122,6 +123,10 @@ class Cluster:
         if self.world.synced:
             for uid in self.world.open_uids():
                 self._wake(uid)
+
+    def _on_snapshot(self, before: Object | None, after: Object | None) -> None:
+        if before is not None and after is None:
+            self.ownership.forget(before["metadata"]["uid"])
 
     def _on_class(self, before: Object | None, after: Object | None) -> None:
         if after is not None and after.get("driver"):

@@ -168,6 +168,7 @@ class Client:
             data=data,
             headers=headers,
             proxy=self._connection.proxy,
+            server_hostname=self._connection.server_name,
             timeout=timeout,
             allow_redirects=False,
         )

@@ -47,6 +47,11 @@ class Connection:
             )
         return self._session
 
+    @property
+    def server_name(self) -> str | None:
+        """The name that the server's certificate must have, where the configuration names another than the host."""
+        return self.configuration.tls_server_name or None
+
     async def authorization(self) -> str:
         """The header's value, refreshed where the configuration knows how."""
         value = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")

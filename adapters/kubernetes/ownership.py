@@ -70,6 +70,11 @@ class Ownership:
             self._seen.add(driver)
             self._news.set()
 
+    def forget(self, uid: str) -> None:
+        """The snapshot is gone."""
+        for uids in self._turned_away.values():
+            uids.discard(uid)
+
     def sentence(self) -> str:
         """Why we do not act for a driver that would be ours; empty when there is none."""
         if "" in self._leases:

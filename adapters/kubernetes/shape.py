@@ -27,6 +27,10 @@ _PREFIXES = (
 )
 
 
+_EARLIEST_SECONDS = -62135596800
+_LATEST_SECONDS = 253402300799
+
+
 @dataclasses.dataclass(slots=True)
 class Memory:
     """What of a record lives in this process only: it may be lost, at the price of one early retry."""
@@ -59,7 +63,8 @@ def remember(record: Record) -> Memory:
 
 
 def rfc3339(seconds: float) -> str:
-    """An instant as the API server writes it: UTC, whole seconds."""
+    """An instant as the API server writes it: UTC, whole seconds. What it cannot write becomes the nearest it can."""
+    seconds = min(max(seconds, _EARLIEST_SECONDS), _LATEST_SECONDS)
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -170,7 +175,7 @@ def with_status(content: Object, record: Record, now: float) -> Object | None:
             status.pop("error", None)
     if record.cut_at_ns is not None:
         status["creationTime"] = record.cut_at_ns
-    if record.size_bytes:
+    if record.size_bytes and record.size_bytes > 0:
         status["restoreSize"] = record.size_bytes
     if record.failure is not None:
         text = failure_text(record.failure, handle=record.handle, deleting=is_deleting(content))

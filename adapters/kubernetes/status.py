@@ -56,7 +56,7 @@ def tell(snapshot: Object, content: Object | None, status: SnapshotStatus, now: 
     after["readyToUse"] = status.ready
     if status.cut_at_ns is not None:
         after["creationTime"] = shape.rfc3339(status.cut_at_ns / 1e9)
-    if status.size_bytes:
+    if status.size_bytes and status.size_bytes > 0:
         after["restoreSize"] = quantity(status.size_bytes)
     if status.failure is None:
         after.pop("error", None)

@@ -128,9 +128,14 @@ class World:
                 yield uid
 
     def open_uids(self) -> Iterator[str]:
-        """The snapshots that still need or may need work."""
+        """The snapshots that still need or may need work, a hold on the claim that a crash left included."""
+        held = {
+            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
+            for claim in self.claims.all()
+            if names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
+        }
         for snapshot in self.snapshots.all():
-            if not is_settled(snapshot, self.content_of(snapshot)):
+            if _claim_key(snapshot) in held or not is_settled(snapshot, self.content_of(snapshot)):
                 yield snapshot["metadata"]["uid"]
         for content in self.contents.all():
             if content["metadata"].get("deletionTimestamp"):
