@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from bridge.api import wire
+from bridge.api import tls, wire
 from bridge.api.operations import WAITERS
 from bridge.api.settings import ApiSettings
 from bridge.model.failure import BridgeError, InvalidError, UnavailableError
@@ -30,7 +30,8 @@ async def serve(
     InvalidError or UnavailableError when an address or a TLS file cannot be used; nothing listens then.
     On cancel: no new connections, blocking queries answer at once, the others get `shutdown_seconds`.
     """
-    context = _tls(settings)
+    identity = tls.Identity(settings) if settings.tls_cert_file else None
+    context = identity.context if identity is not None else None
     made: list[pathlib.Path] = []
     runner = wire.Runner(app, handle_signals=False, access_log=None, shutdown_timeout=settings.shutdown_seconds)
     await runner.setup()
@@ -38,7 +39,10 @@ async def serve(
         addresses = await _listen(runner, settings, context, made)
         log.info("api listens", extra={"addresses": addresses})
         started(addresses)
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.sleep(settings.tls_look_seconds)
+            if identity is not None:
+                await asyncio.to_thread(identity.refresh)
     finally:
         app[WAITERS].stopping.set()
         await runner.cleanup()
@@ -94,23 +98,3 @@ def _no_listener(where: str, field: str, error: OSError) -> BridgeError:
     return UnavailableError(
         f"cannot listen on {where}: {reason}", field=field, hint="free that address, or configure another"
     )
-
-
-def _tls(settings: ApiSettings) -> ssl.SSLContext | None:
-    if not settings.tls_cert_file:
-        return None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-        if settings.client_ca_file:
-            context.load_verify_locations(settings.client_ca_file)
-            # Optional, so that tokens and probes work beside certificates; the gate decides who is a caller.
-            context.verify_mode = ssl.CERT_OPTIONAL
-    except OSError as error:  # ssl.SSLError is one
-        raise InvalidError(
-            f"the API's TLS files cannot be used: {error.strerror or type(error).__name__}",
-            field="api.tls",
-            hint="check the certificate, its key and the client authority (PEM)",
-        ) from error
-    return context

@@ -24,6 +24,8 @@ class ApiSettings:
     """One caller per line: `TOKEN` or `NAME TOKEN`; `#` starts a comment. Read again when it changes."""
     tls_cert_file: str = ""
     tls_key_file: str = ""
+    tls_look_seconds: float = 30.0
+    """How often to look whether the certificate was renewed."""
     client_ca_file: str = ""
     """Client certificates of this authority are credentials; the subject is the caller's name."""
     client_names: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import pathlib
 import socket
 import ssl
 import stat
@@ -61,14 +62,22 @@ def test_a_unix_socket_serves_its_owner_only_and_is_removed(tmp_path):
     with running(settings=settings) as server:
         assert server.addresses == (f"unix:{path}",)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(5)
-            link.connect(str(path))
-            link.sendall(b"GET /v1/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            assert b'"name":"local"' in link.recv(65536)
+        assert b'"name":"local"' in _whoami(path)
         with pytest.raises(InvalidError, match="another service answers"), running(settings=settings):
             pass
+        assert b'"name":"local"' in _whoami(path)
     assert not path.exists()
+
+
+def _whoami(path: pathlib.Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(5)
+        link.connect(str(path))
+        link.sendall(b"GET /v1/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while part := link.recv(65536):
+            answer += part
+    return answer
 
 
 def test_a_socket_left_by_a_crash_is_replaced_and_a_file_is_not(tmp_path):
@@ -120,6 +129,28 @@ def test_torn_tls_files_are_an_error_and_nothing_listens(tmp_path):
     settings = ApiSettings(port=0, tls_cert_file=str(torn), tls_key_file=str(torn))
     with pytest.raises(InvalidError, match="TLS files"), running(settings=settings):
         pass
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_torn_one_is_not(tmp_path):
+    authority = Authority(tmp_path)
+    own = authority.issue("127.0.0.1", server=True)
+    settings = ApiSettings(port=0, tls_cert_file=own.cert, tls_key_file=own.key, tls_look_seconds=0.02)
+    with running(settings=settings) as server:
+        host, port = server.url.removeprefix("https://").split(":")
+
+        def shown() -> str:
+            return ssl.get_server_certificate((host, int(port)), timeout=5)
+
+        first = shown()
+        pathlib.Path(own.key).write_text("torn")
+        time.sleep(0.1)
+        assert shown() == first
+        authority.issue("127.0.0.1", server=True)
+        renewed = pathlib.Path(own.cert).read_text()
+        deadline = time.monotonic() + 10
+        while shown().split() != renewed.split():
+            assert time.monotonic() < deadline, "the renewed certificate was not taken up"
+            time.sleep(0.05)
 
 
 def test_stopping_sends_those_who_wait_home_with_what_is_known():
