@@ -90,10 +90,11 @@ class Content:
         elif source.form is Form.IMAGE and isinstance(source, Volume) and self._is_mounted(source):
             handle = os.open(self._layout.home(source.id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                os.fsync(handle)
+                mounts.sync_file_system(handle)
             finally:
                 os.close(handle)
-            images.sync(self._layout.data(source))
+            if self._durable:
+                images.sync(self._layout.data(source))
 
     def _copy(self, source: Volume | Snapshot, target: Volume | Snapshot) -> None:
         origin, scratch = self._layout.data(source), self._layout.temporary(target)

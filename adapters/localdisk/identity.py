@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import metadata
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
+from adapters.localdisk import failures
 from adapters.localdisk.driver import Driver
+from adapters.localdisk.layout import MARKER
 from adapters.localdisk.settings import Topology
 from bridge.pb.csi.v1 import csi_pb2, csi_pb2_grpc
 
@@ -51,4 +54,7 @@ class Identity(csi_pb2_grpc.IdentityServicer):
         return csi_pb2.GetPluginCapabilitiesResponse(capabilities=capabilities)
 
     async def Probe(self, request: csi_pb2.ProbeRequest, context: Any) -> csi_pb2.ProbeResponse:
+        marker = self._driver.layout.root / MARKER
+        if not await asyncio.to_thread(marker.exists):
+            failures.precondition(f"{marker} is gone: is the disk of --state-dir still mounted?")
         return csi_pb2.ProbeResponse(ready=BoolValue(value=True))

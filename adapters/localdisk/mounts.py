@@ -104,6 +104,13 @@ def unmount(target: Path) -> None:
         raise OSError(number, f"unmount of {target}: {os.strerror(number)}")
 
 
+def sync_file_system(handle: int) -> None:
+    """Writes down all that the file system of an open file still holds in memory."""
+    if _LIBC.syncfs(handle) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"sync: {os.strerror(number)}")
+
+
 def flags_of(names: Iterable[str]) -> int:
     """The flag word for mount options by name. Raises KeyError with the first unknown one."""
     word = 0

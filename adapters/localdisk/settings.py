@@ -15,7 +15,7 @@ from pathlib import Path
 
 DEFAULT_NAME = "localdisk.snapbridge.dev"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
-_LONGEST_SOCKET_PATH = 100
+_LONGEST_SOCKET_PATH = 105  # gRPC binds no longer one
 _FILE_SYSTEMS = ("ext4", "xfs")
 
 

@@ -6,8 +6,6 @@ published file is kept here. It must not load both into one protobuf pool: they 
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,19 +13,11 @@ from typing import Any, cast
 import pytest
 from google.protobuf import descriptor_pb2, unknown_fields
 
+from tests.support.bed import build
 from tools import make_proto
 
 PROTO = Path(__file__).resolve().parents[2] / "proto"
 CSI_SECRET = 1059
-SPEC_MODULE = "github.com/container-storage-interface/spec@v1.13.0"
-
-
-def published_csi_proto() -> Path:
-    """The oracle, from the Go module cache; fetched there by its name and version when missing."""
-    answer = subprocess.run(
-        ["go", "mod", "download", "-json", SPEC_MODULE], check=True, capture_output=True, text=True, cwd="/"
-    )
-    return Path(json.loads(answer.stdout)["Dir"]) / "csi.proto"
 
 
 def compiled(include: Path, source: Path, output: Path, package: str) -> descriptor_pb2.FileDescriptorProto:
@@ -104,7 +94,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    source = published_csi_proto()
+    source = build.csi_spec_proto()
     output = tmp_path_factory.mktemp("published") / "set.binpb"
     return facts(compiled(source.parent, source, output, "csi.v1"))
 
@@ -148,5 +138,5 @@ def test_no_sentence_of_the_published_remarks_is_ours() -> None:
         parts = remarks.replace("\0", ".").split(".")
         return {" ".join(p.split()).lower() for p in parts if len(p.split()) >= 4}
 
-    shared = sentences(PROTO / "csi" / "v1" / "csi.proto") & sentences(published_csi_proto())
+    shared = sentences(PROTO / "csi" / "v1" / "csi.proto") & sentences(build.csi_spec_proto())
     assert shared == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import grpc
 import pytest
 
 from bridge.pb.csi.v1 import csi_pb2 as pb
-from tests.support import localdisk
+from tests.support import disks, localdisk
 from tests.support.bed import paths
 
 Code = grpc.StatusCode
@@ -325,7 +326,7 @@ def test_a_second_driver_on_the_same_state_is_refused() -> None:
     ("arguments", "words"),
     [
         (["--endpoint", "tcp://127.0.0.1:1"], "give a unix socket"),
-        (["--endpoint", "unix:///" + "x" * 120], "100 bytes at most"),
+        (["--endpoint", "unix:///" + "x" * 120], "105 bytes at most"),
         (["--driver-name", "under_score"], "--driver-name 'under_score'"),
         (["--node-id", "n" * 64], "--node-id"),
         (["--freeze-deadline", "0"], "--freeze-deadline"),
@@ -354,6 +355,31 @@ def test_a_directory_of_someone_else_is_not_taken() -> None:
     assert result.returncode == 1
     assert "is not empty (thesis.txt" in result.stderr
     assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_and_nothing_stays_behind() -> None:
+    with (
+        disks.mounted("ext4", 96 * MiB) as place,
+        localdisk.start_localdisk(place, mode="directory", rootless=True) as driver,
+    ):
+        volume = driver.volume("v", 60 * MiB).volume_id
+        path = driver.publish(volume)
+        (path / "big").write_bytes(os.urandom(50 * MiB))
+        with localdisk.refused(Code.RESOURCE_EXHAUSTED, "No space"):
+            driver.snapshot("s", volume)
+        assert not driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries
+        assert list((driver.state_dir / "snapshots").iterdir()) == []
+        (path / "big").write_bytes(b"small now")
+        assert driver.snapshot("s", volume).ready_to_use
+
+
+def test_probe_sees_that_the_disk_is_gone() -> None:
+    with localdisk.start_localdisk(mode="directory", rootless=True) as driver:
+        assert driver.identity.Probe(pb.ProbeRequest()).ready.value
+        (driver.state_dir / "localdisk.json").rename(driver.state_dir / "away")
+        with localdisk.refused(Code.FAILED_PRECONDITION, "still mounted"):
+            driver.identity.Probe(pb.ProbeRequest())
 
 
 def test_the_manifest_says_what_a_cut_is_worth(driver: localdisk.LocalDisk) -> None:
