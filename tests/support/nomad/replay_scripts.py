@@ -294,7 +294,7 @@ async def _new_job(player: Player) -> None:
 
 BLOCKING = Script(
     before={0: _day_begin},
-    during={6: _new_volume, 8: _drop_volume, 9: _new_job},
+    during={6: _new_volume, 7: lambda player: _volume(player, "blk2"), 8: _drop_volume, 9: _new_job},
     queries={
         8: lambda player: {"index": str(player.agent.state.table_index(("csi_volumes",)))},
         9: lambda player: {"index": str(player.agent.state.table_index(("jobs",)))},
