@@ -28,6 +28,20 @@ _ANSWER_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
+def thaw(mount: Path) -> bool:
+    """Thaws a mounted file system. False if it was not frozen. Raises OSError."""
+    handle = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(handle, thawguard.FITHAW, 0)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    finally:
+        os.close(handle)
+    return True
+
+
 class GuardError(RuntimeError):
     """The guard does not answer, so nothing may be frozen."""
 
@@ -197,9 +211,5 @@ class Freezer:
     def thaw_leftovers(self) -> None:
         """Thaws every image that an earlier run of driver and guard, both killed, may have left frozen."""
         for mount in mounts.below(self._layout.mounts):
-            handle = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if self._end(handle):
-                    _log.warning("thawed %s, which an earlier run had left frozen", mount.path)
-            finally:
-                os.close(handle)
+            if thaw(Path(mount.path)):
+                _log.warning("thawed %s, which an earlier run had left frozen", mount.path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.localdisk import failures, images, loop, mounts
+from adapters.localdisk import failures, freeze, images, loop, mounts
 from adapters.localdisk.layout import Layout
 from adapters.localdisk.records import Form, Volume
 from adapters.localdisk.store import Steps, Store
@@ -86,6 +86,8 @@ class Homes:
         home = self.layout.home(volume.id)
         try:
             while volume.form is Form.IMAGE and mounts.at(home) is not None:
+                # Someone's freeze would outlive the mount, out of reach, and hold the device for ever.
+                freeze.thaw(home)
                 mounts.unmount(home)
         except OSError as error:
             if error.errno == errno.EBUSY and must:
@@ -115,6 +117,7 @@ class Homes:
         for mount in mounts.below(self.layout.mounts):
             if self.store.volumes.get(Path(mount.path).name) is None:
                 _log.info("unmounting %s, whose volume is gone", mount.path)
+                freeze.thaw(Path(mount.path))
                 mounts.unmount(Path(mount.path))
         for entry in loop.attached():
             if entry.backing.parent == self.layout.volumes and self.store.volumes.get(entry.backing.stem) is None:

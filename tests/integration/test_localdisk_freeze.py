@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from adapters.localdisk import driver, failures, freeze, layout, records, thawguard
+from adapters.localdisk import driver, failures, freeze, layout, loop, records, thawguard
 from tests.support import localdisk
 from tests.support import localdisk_dying as dying
 from tests.support.bed import paths
@@ -239,6 +239,19 @@ def test_what_driver_and_guard_left_frozen_is_thawed_at_the_start() -> None:
         second = driver.open_driver(options)
         stack.callback(second.close)
         assert until_thawed(home(second)) < 1.0
+
+
+def test_a_volume_frozen_by_someone_else_can_be_taken_down_for_good() -> None:
+    with opened(paths.fresh("freeze"), lambda _: None) as d:
+        handle = os.open(home(d), os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.ioctl(handle, FIFREEZE, 0)
+        os.close(handle)
+        dying.withdraw(d, "old")
+        d.volumes.delete(records.volume_id("old"))
+        deadline = time.monotonic() + 5
+        while [e for e in loop.attached() if d.layout.root in e.backing.parents]:
+            assert time.monotonic() < deadline, "the device of the frozen image is held for ever"
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", ["directory of the host", "bind mount of the host", "unknown volume"])

@@ -20,7 +20,7 @@ from typing import Any
 
 import grpc
 
-from adapters.localdisk import loop, mounts
+from adapters.localdisk import freeze, loop, mounts
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from bridge.pb.csi.v1 import csi_pb2_grpc
 from tests.support.bed import paths, process
@@ -259,6 +259,8 @@ def clear(folder: Path) -> None:
         left = mounts.below(folder)
         for mount in left:
             try:
+                if Path(mount.path).is_dir():
+                    freeze.thaw(Path(mount.path))  # a frozen file system would outlive its mount, out of reach
                 mounts.unmount(Path(mount.path))
             except OSError:
                 time.sleep(0.1)
