@@ -40,7 +40,7 @@ class Cluster:
     def __init__(
         self,
         settings: Settings,
-        way: connection.Connection,
+        client: Client,
         *,
         cluster: str,
         clock: Clock,
@@ -48,8 +48,7 @@ class Cluster:
         pace: Pace | None = None,
     ) -> None:
         self.cluster = cluster
-        self._way = way
-        self.client = Client(way, timeout_seconds=settings.request_timeout_seconds)
+        self.client = client
         self.world = World()
         writer = Writer(self.client, self.world)
         self._events = Events(self.client, clock)
@@ -110,7 +109,7 @@ class Cluster:
                 group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name=f"{self.cluster}-leases")
         finally:
             self._wake = lambda _uid: None
-            await self._way.close()
+            await self.client.close()
 
     def ready(self) -> str:
         """Empty when every kind has been read and no other controller is in the way."""
@@ -161,4 +160,5 @@ async def build(
     InvalidError: the configuration cannot be used.
     """
     way = await connection.open_connection(settings)
-    return Cluster(settings, way, cluster=cluster, clock=clock, serves=serves, pace=pace)
+    client = Client(way, timeout_seconds=settings.request_timeout_seconds)
+    return Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)

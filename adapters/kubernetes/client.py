@@ -38,6 +38,15 @@ class Client:
         self.requests = 0
         """Requests sent so far, for tests and figures."""
 
+    @property
+    def host(self) -> str:
+        """The API server's address."""
+        return self._connection.host
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        await self._connection.close()
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """One object as it stands now."""
         return await self._call("GET", resource.item(namespace, name))

@@ -12,7 +12,7 @@ from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, pa
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
-from bridge.model.failure import NotSyncedError
+from bridge.model.failure import ElsewhereError, NotSyncedError
 from bridge.model.keys import Key, snapshot_key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
@@ -35,14 +35,16 @@ class SnapshotRequests:
         self._claims = ClaimHolds(world, writer)
 
     async def observe(self, key: Key) -> SnapshotRequest | None:
-        """The request as the caches have it; None when it is not there or another controller's business."""
+        """The request as the caches have it. ElsewhereError when it is another controller's business."""
         if not self._world.synced:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
         facts = self._world.facts(key.uid)
         if facts is None or in_group(facts):
             return None
         request = translate.request(self._cluster, facts)
-        return request if self._ownership.ours(request.driver, key.uid) else None
+        if not self._ownership.ours(request.driver, key.uid):
+            raise ElsewhereError(f"another controller acts for driver {request.driver!r}, or it is not known yet")
+        return request
 
     async def hold(self, request: SnapshotRequest) -> None:
         """Put our finalizers on the snapshot (and its default class, in the same write), then on its claim."""

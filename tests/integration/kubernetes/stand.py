@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 from adapters.kubernetes import adapter
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.connection import Connection, open_connection
 from adapters.kubernetes.settings import Settings
 from bridge.model.keys import Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
@@ -173,14 +175,26 @@ def snapshot_object(namespace: str, name: str, klass: str = "", **source: str) -
 
 @contextlib.asynccontextmanager
 async def running(
-    plane: ControlPlane, *, plugin: MemoryPlugin | None = None, workers: int = 16, **settings: Any
+    plane: ControlPlane,
+    *,
+    plugin: MemoryPlugin | None = None,
+    workers: int = 16,
+    client_type: Callable[[Connection], Client] = Client,
+    **settings: Any,
 ) -> AsyncIterator[Stand]:
     """The adapter and the worker, until the block is left."""
     await asyncio.to_thread(definitions.install, plane)
     plugin = plugin or memory()
     clock = WallClock()
     given = Settings(kubeconfig=str(plane.kubeconfig), lease_check_seconds=1.0, **settings)
-    cluster = await adapter.build(given, cluster="east", clock=clock, serves=lambda driver: driver == plugin.driver)
+    way = await open_connection(given)
+    cluster = adapter.Cluster(
+        given,
+        client_type(way),
+        cluster="east",
+        clock=clock,
+        serves=lambda driver: driver == plugin.driver,
+    )
     writer = f"writer-{time.monotonic_ns()}"
     lane = Lane(cluster, cluster.requests, cluster.ledger, cluster.secrets)
     runner = Runner({"east": lane}, work.Tools(plugin, clock, writer), told=_told, workers=workers)
