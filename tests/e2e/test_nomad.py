@@ -109,7 +109,7 @@ async def test_a_prestart_task_asks_with_its_own_identity(place_of: World) -> No
     await place_of.volume(other)
     async with serving(place_of) as service:
         await until_rows(service, "plugin", 1, role="controller", healthy=True)
-        row = consumer_job(job, own, driver="raw_exec")
+        row = consumer_job(job, own)  # a real agent claims a volume only for a task whose driver can mount it
         row["TaskGroups"][0]["Tasks"].insert(0, _hook(service.url, own, other))
         await place_of.run_job(row)
         await place_of.allocation(job, "running")
@@ -123,13 +123,14 @@ async def test_a_prestart_task_asks_with_its_own_identity(place_of: World) -> No
 def _hook(url: str, own: str, other: str) -> dict[str, Any]:
     """A prestart task: its own volume must be taken (202), another's refused (403)."""
     body = '{"cluster":"east","namespace":"default","volume":"%s","name":"pre-deploy"}'
+    # No braces after a % or a $: a real agent reads the strings of a task's config as templates.
     ask = (
-        'curl -s -o /dev/null -w "%{http_code}" -H "Authorization: Bearer $TOKEN" '
-        f"-H 'Content-Type: application/json' -d '{body}' {url}/v1/snapshots"
+        'curl -si -H "Authorization: Bearer $TOKEN" '
+        f"-H 'Content-Type: application/json' -d '{body}' {url}/v1/snapshots | head -n 1 | grep -q"
     )
     script = (
         "set -e; TOKEN=$(cat $NOMAD_SECRETS_DIR/nomad_snapbridge.jwt); "
-        f'test "$({ask.replace("%s", own)})" = 202; test "$({ask.replace("%s", other)})" = 403'
+        f"{ask.replace('%s', own)} ' 202 '; {ask.replace('%s', other)} ' 403 '"
     )
     return {
         "Name": "before",
