@@ -70,6 +70,8 @@ class SnapshotRequests:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
             await self._claims.drop(request.namespace, claim, request.key.uid)
+        if is_deleting(snapshot):
+            await self._mark_retained(snapshot)
         finalizers = list(snapshot["metadata"].get("finalizers") or ())
         wanted = [finalizer for finalizer in finalizers if finalizer not in names.SNAPSHOT_FINALIZERS]
         if wanted != finalizers:
@@ -107,6 +109,16 @@ class SnapshotRequests:
             return
         metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
         await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
+
+    async def _mark_retained(self, snapshot: Object) -> None:
+        """Say on a content that stays that its snapshot was deleted properly: its owner may then delete it too."""
+        content = self._world.content_of(snapshot)
+        if content is None or not is_bound(content, snapshot) or is_deleting(content):
+            return
+        notes = content["metadata"].get("annotations") or {}
+        if names.BEING_DELETED not in notes:
+            metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
+            await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
 
     async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")

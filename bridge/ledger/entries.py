@@ -168,4 +168,4 @@ def _read_token(token: str) -> tuple[float, int]:
         created_at, sequence = None, None
     if isinstance(created_at, float) and type(sequence) is int and 0 <= sequence < 2**63:
         return created_at, sequence
-    raise InvalidError("this page token is not one of ours", hint="Start again without a token.", field="token")
+    raise InvalidError("this page token is not one of ours", hint="Start again without a token.", field="next_token")

@@ -80,6 +80,12 @@ class UnavailableError(BridgeError):
     code = "UNAVAILABLE"
 
 
+class ElsewhereError(BridgeError):
+    """Another controller acts on it; we do nothing until that changes."""
+
+    code = "ELSEWHERE"
+
+
 class NotSyncedError(UnavailableError):
     """The cluster's state is not read yet; the pass must come back later."""
 

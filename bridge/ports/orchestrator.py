@@ -23,7 +23,8 @@ class Requests(Protocol):
     async def observe(self, key: Key) -> SnapshotRequest | None:
         """The request as it stands now; None when nothing at all is known of it.
 
-        Wish.GONE when only the record is left. NotSyncedError before the first full list.
+        Wish.GONE when only the record is left. NotSyncedError before the first full list. ElsewhereError when
+        another controller acts on it: the adapter wakes the key when that changes.
         """
         ...
 

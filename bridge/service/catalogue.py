@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from bridge.decide import action as act
 from bridge.decide import snapshot
-from bridge.model.failure import InvalidError, NotFoundError
+from bridge.model.failure import ElsewhereError, InvalidError, NotFoundError
 from bridge.model.keys import Key
 from bridge.model.plugin import PluginView
 from bridge.model.snapshot import SnapshotState, SnapshotStatus
@@ -39,7 +39,7 @@ class Catalogue:
             if page.next_token:
                 return SnapshotPage(tuple(items), f"book:{page.next_token}")
             source, rest = "own", "0"
-        if source != "own" or not rest.isdigit():
+        if source != "own" or not (rest.isascii() and rest.isdecimal()):
             raise InvalidError("the page token is not one of ours", field="next_token", hint="start without one")
         start = int(rest)
         found = sorted(await self._durable(caller, which), key=lambda one: (-one.created_at, str(one.key)))
@@ -61,7 +61,10 @@ class Catalogue:
     async def own_view(self, key: Key) -> SnapshotView | None:
         """The view of a request that its orchestrator keeps."""
         lane = self._lanes[key.cluster]
-        request = await lane.requests.observe(key)
+        try:
+            request = await lane.requests.observe(key)
+        except ElsewhereError:
+            return None
         if request is None:
             return None
         record = await lane.ledger.load(key)

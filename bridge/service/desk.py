@@ -231,7 +231,7 @@ class FrontDesk:
             raise InvalidError(f"cluster {found.key.cluster!r} cannot register volumes", field="snapshot")
         if not found.status.ready:
             message = f"the snapshot is {found.status.state.value}, not ready"
-            raise ConflictError(message, field="snapshot", hint="wait for it: `snapbridge snapshot describe`")
+            raise ConflictError(message, field="snapshot", hint="follow it: `snapbridge snapshot describe`")
         size = found.status.size_bytes or 0
         if draft.capacity_bytes and draft.capacity_bytes < size:
             message = f"{draft.capacity_bytes} bytes are less than the snapshot's {size}"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import backoff
-from bridge.model.failure import BridgeError, ConflictError, NotSyncedError
+from bridge.model.failure import BridgeError, ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.keys import Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import work
@@ -88,6 +88,9 @@ class Runner:
         except ConflictError as conflict:
             log.debug("somebody else wrote it; looking again", extra={"key": str(key), "detail": str(conflict)})
             self.queue.add_after(key, max(CONFLICT_SECONDS, self._error_delay(key) / 20))
+            return
+        except ElsewhereError as elsewhere:
+            log.debug("not ours", extra={"key": str(key), "detail": str(elsewhere)})
             return
         except NotSyncedError:
             self.queue.add_after(key, NOT_SYNCED_SECONDS)
