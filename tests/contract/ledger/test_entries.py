@@ -164,7 +164,7 @@ async def test_a_strange_page_token_is_refused(ledger: SqlLedger, token: str) ->
     await ledger.add(entry())
     with pytest.raises(InvalidError) as error:
         await ledger.list(EntryFilter(), token=token)
-    assert error.value.field == "token"
+    assert error.value.field == "next_token"
 
 
 @pytest.mark.parametrize("limit", [0, -1])
