@@ -140,6 +140,10 @@ async def test_the_sample_policy_is_enough_and_no_more(guarded: tuple[World, str
             return True
 
         await eventually(told, "the summary is written")
+    nobody = build("east", place.settings(stream_first_seconds=1.0), secrets=MemorySecrets())
+    async with running(nobody.run(lambda key: None, intake, sink)):
+        await until(lambda: "could not" in nobody.ready() or "heartbeat" in nobody.ready(), "a denial is said", 20)
+        assert "token needs" in nobody.ready()
     own = Client(place.settings(token_file=token_file))
     for method, forbidden in (("PUT", "/v1/jobs"), ("PUT", "/v1/var/else"), ("GET", "/v1/nodes")):
         body = {"Job": row} if forbidden == "/v1/jobs" else {"Items": {"a": "b"}} if method == "PUT" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pydantic
 import pytest
 
@@ -81,7 +83,8 @@ def test_the_version_of_an_agent() -> None:
 
 def test_event_lines() -> None:
     assert list(events.parse(b"{}")) == []
-    line = b'{"Index":7,"Events":[{"Topic":"Job","Type":"JobRegistered","Key":"w","Namespace":"d","Index":7,"Payload":{"Job":{}}},{"Topic":"X","Payload":"(left out)"}]}'
+    job = {"Topic": "Job", "Type": "JobRegistered", "Key": "w", "Namespace": "d", "Index": 7, "Payload": {"Job": {}}}
+    line = json.dumps({"Index": 7, "Events": [job, {"Topic": "X", "Payload": "(left out)"}]}).encode()
     first, second = events.parse(line)
     assert (first.index, first.topic, first.key) == (7, "Job", "w")
     assert (second.index, second.payload) == (7, {})
