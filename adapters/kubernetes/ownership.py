@@ -64,6 +64,15 @@ class Ownership:
         self._turned_away.setdefault(driver, set()).add(uid)
         return False
 
+    def why_not(self, driver: str) -> str:
+        """Why `ours` said no."""
+        reason = self._reason(driver)
+        if reason:
+            return reason
+        if not self._chosen(driver):
+            return f"driver {driver} is not served here"
+        return f"driver {driver or '(none)'}: not known yet whether another controller acts for it"
+
     def meet(self, driver: str) -> None:
         """A driver exists: its lease is looked up soon, and nothing is done for it before that."""
         if driver not in self._seen:

@@ -39,11 +39,13 @@ class SnapshotRequests:
         if not self._world.synced:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
         facts = self._world.facts(key.uid)
-        if facts is None or in_group(facts):
+        if facts is None:
             return None
+        if in_group(facts):
+            raise ElsewhereError("it is a member of a group snapshot, which is not served here yet")
         request = translate.request(self._cluster, facts)
         if not self._ownership.ours(request.driver, key.uid):
-            raise ElsewhereError(f"another controller acts for driver {request.driver!r}, or it is not known yet")
+            raise ElsewhereError(self._ownership.why_not(request.driver))
         return request
 
     async def hold(self, request: SnapshotRequest) -> None:
@@ -70,8 +72,6 @@ class SnapshotRequests:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
             await self._claims.drop(request.namespace, claim, request.key.uid)
-        if is_deleting(snapshot):
-            await self._mark_retained(snapshot)
         finalizers = list(snapshot["metadata"].get("finalizers") or ())
         wanted = [finalizer for finalizer in finalizers if finalizer not in names.SNAPSHOT_FINALIZERS]
         if wanted != finalizers:
@@ -109,16 +109,6 @@ class SnapshotRequests:
             return
         metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
         await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
-
-    async def _mark_retained(self, snapshot: Object) -> None:
-        """Say on a content that stays that its snapshot was deleted properly: its owner may then delete it too."""
-        content = self._world.content_of(snapshot)
-        if content is None or not is_bound(content, snapshot) or is_deleting(content):
-            return
-        notes = content["metadata"].get("annotations") or {}
-        if names.BEING_DELETED not in notes:
-            metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
-            await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
 
     async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")

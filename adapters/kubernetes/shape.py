@@ -16,7 +16,7 @@ from adapters.kubernetes import names, templates, translate
 from adapters.kubernetes.facts import Facts, is_deleting, path, snapshot_of_reference
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.secret import NO_SECRET, SecretRef
-from bridge.model.snapshot import HandleSource, Note, Record, VolumeSource
+from bridge.model.snapshot import DeletionPolicy, HandleSource, Note, Record, VolumeSource
 
 Object = dict[str, Any]
 
@@ -229,6 +229,8 @@ def may_delete_alone(content: Object) -> bool:
         return False
     if not snapshot_of_reference(content) and path(content, "spec", "source", "snapshotHandle"):
         return True
+    if translate.policy_of(content["spec"]) is DeletionPolicy.RETAIN:
+        return True  # Only the object goes.
     return names.BEING_DELETED in (content["metadata"].get("annotations") or {})
 
 

@@ -150,16 +150,7 @@ async def test_a_restored_volume_is_registered_like_its_source_and_forgotten_wit
         assert spec["csi"]["nodeStageSecretRef"] == {"namespace": "sys", "name": "key"}
         with pytest.raises(ConflictError, match="another volume"):
             await stand.cluster.volumes.register(dataclasses.replace(new, handle="vol-other"), like)
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "user", "namespace": namespace},
-            "spec": {
-                "containers": [{"name": "c", "image": "x"}],
-                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "restored"}}],
-            },
-        }
-        await stand.apply(pod)
+        await stand.apply(_pod(namespace, "restored"))
         with pytest.raises(ConflictError, match="in use by pod user"):
             await stand.cluster.volumes.forget(namespace, "restored")
         await stand.kubectl("delete", "pod", "user", "-n", namespace, "--grace-period=0", "--force")
@@ -248,6 +239,18 @@ async def test_a_wrong_token_is_named(control_plane: ControlPlane, tmp_path: obj
     finally:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
+
+
+def _pod(namespace: str, claim: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "user", "namespace": namespace},
+        "spec": {
+            "containers": [{"name": "c", "image": "x"}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    }
 
 
 def _bound(stand: stands.Stand, namespace: str, name: str) -> bool:

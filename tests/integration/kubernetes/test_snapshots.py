@@ -86,6 +86,22 @@ async def test_retain_keeps_the_content_and_the_data(control_plane: ControlPlane
         assert content is not None
         assert "deletionTimestamp" not in content["metadata"]
         assert stand.plugin.handles() == {"snap-1"}
+        await stand.kubectl("delete", "volumesnapshotcontent", content["metadata"]["name"], "--timeout=10s")
+        assert stand.plugin.handles() == {"snap-1"}
+
+
+async def test_a_kept_content_can_be_deleted_with_its_data_later(control_plane: ControlPlane, namespace: str) -> None:
+    async with stands.running(control_plane) as stand:
+        await stand.klass(f"{namespace}-keep", policy="Retain")
+        await stand.volume(namespace, "data")
+        await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-keep", claim="data"))
+        made = await stand.until_ready(namespace, "one")
+        name = made["status"]["boundVolumeSnapshotContentName"]
+        await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=10s")
+        change = '{"spec":{"deletionPolicy":"Delete"}}'
+        await stand.kubectl("patch", "volumesnapshotcontent", name, "--type=merge", "-p", change)
+        await stand.kubectl("delete", "volumesnapshotcontent", name, "--timeout=10s")
+        assert stand.plugin.handles() == set()
 
 
 async def test_a_policy_that_was_changed_to_retain_counts_at_the_delete(

@@ -208,6 +208,7 @@ ALONE = [
         {"metadata__deletionTimestamp": "t", "metadata__annotations": {names.BEING_DELETED: "yes"}},
         True,
     ),
+    ("kept data, being deleted", {"metadata__deletionTimestamp": "t", "spec__deletionPolicy": "Retain"}, True),
     ("marked only", {"metadata__annotations": {names.BEING_DELETED: "yes"}}, False),
     (
         "pre-provisioned, never bound, being deleted",
