@@ -113,5 +113,7 @@ def parse_duration(text: str) -> float:
 
 
 def printable(value: Any) -> str:
-    """Text of others, fit for a terminal: no control characters, on one line."""
+    """Text of others, fit for a terminal: no control characters, on one line. A truth is `true` or `false`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return _CONTROL.sub(" ", str(value))

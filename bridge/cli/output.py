@@ -17,7 +17,7 @@ FORMATS = ("table", "wide", "json", "yaml", "name")
 Json = dict[str, Any]
 
 _COLOURS = {
-    "ready": "green", "done": "green", "failing": "red", "failed": "red", "False": "red",
+    "ready": "green", "done": "green", "failing": "red", "failed": "red", "false": "red",
     "cutting": "yellow", "processing": "yellow", "pending": "yellow", "running": "yellow", "deleting": "yellow",
 }  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_both_word_orders_list_the_same(run, server, words):
     result = run(*words)
     title, row = result.out.splitlines()
     assert title.split() == ["ID", "CLUSTER", "NAMESPACE", "NAME", "VOLUME", "STATE", "READY", "SIZE", "AGE", "WHY"]
-    assert row.split()[:8] == ["00000001", "east", "default", "one", "db", "ready", "True", "2Gi"]
+    assert row.split()[:8] == ["00000001", "east", "default", "one", "db", "ready", "true", "2Gi"]
 
 
 def test_formats(run, server):
