@@ -85,13 +85,20 @@ async def test_cut_damage_restore_delete(place_of: World, route: str) -> None:
 
 async def test_a_deploy_with_meta_is_snapshotted_once_per_version(place_of: World) -> None:
     name, job = place_of.fresh("hooked"), place_of.fresh("web")
-    await place_of.volume(name)
+    data = place_of.store / "volumes" / await place_of.volume(name)
+    (data / "a.bin").write_bytes(os.urandom(1 << 20))
+    before, left = checksum(data), await snapshots_left(place_of)
     meta = {"snapbridge_volumes": name, "snapbridge_on_deploy": "true"}
     async with serving(place_of) as service:
         row = consumer_job(job, name, driver="raw_exec", Meta=meta)
         row["TaskGroups"][0]["Count"] = 0
         await place_of.run_job(row)
-        await until_rows(service, "snapshot", 1, volume=name, ready=True)
+        (first,) = await until_rows(service, "snapshot", 1, volume=name, ready=True)
+        assert first["why"], first
+        (data / "a.bin").write_bytes(b"the new version broke it")
+        await cli(service, "snapshot", "restore", first["uid"], "--as", f"{name}-restored", "--wait")
+        (restored,) = await rows(service, "volume", name=f"{name}-restored")
+        assert checksum(place_of.store / "volumes" / restored["handle"]) == before
         await place_of.run_job({**row, "Meta": {**meta, "release": "2"}})
         await until_rows(service, "snapshot", 2, volume=name, ready=True)
         await asyncio.to_thread(service.kill)
@@ -100,6 +107,7 @@ async def test_a_deploy_with_meta_is_snapshotted_once_per_version(place_of: Worl
         found = await until_rows(service, "snapshot", 2, volume=name, ready=True)
         for one in found:
             await cli(service, "snapshot", "delete", one["uid"], "--yes", "--wait")
+    assert await snapshots_left(place_of) == left
     await place_of.purge(job)
 
 
