@@ -192,6 +192,8 @@ def fold(seen: Observed, step: act.Action, outcome: Outcome[CutSnapshot | None],
                 return dataclasses.replace(record, deleted=True, failure=None, failures=0, retry_at=0.0)
             return dataclasses.replace(record, ready=True, failure=None, failures=0, retry_at=0.0)
         case Done(CutSnapshot() as cut):
+            if record.handle and cut.handle != record.handle:
+                return _fold_failure(seen, record, step, _another_snapshot(record, cut), now)
             return _fold_cut(seen.plugin, record, cut, now)
     raise AssertionError("an outcome is Done or Failed")
 
@@ -212,6 +214,15 @@ def _fold_cut(plugin: PluginView, record: Record, cut: CutSnapshot, now: float) 
         polls=polls,
         retry_at=0.0 if cut.ready else now + delay,
     )
+
+
+def _another_snapshot(record: Record, cut: CutSnapshot) -> Failure:
+    """A repeated create that answers with another handle: ours is kept, the other one is named for people."""
+    message = (
+        f"asked again about the snapshot {record.handle!r}, the plugin answered with another one, {cut.handle!r}"
+    )
+    hint = "Look at both on the backend; the second one is not ours to delete"
+    return Failure(FailureKind.UNSURE, "WRONG_SNAPSHOT", message, hint)
 
 
 def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Failure, now: float) -> Record:

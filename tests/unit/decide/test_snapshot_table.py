@@ -193,6 +193,17 @@ def test_a_poll_keeps_what_an_answer_leaves_out() -> None:
     assert record.retry_at == pytest.approx(NOW + 0.25)
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_repeated_create_that_answers_with_another_handle_does_not_replace_ours(ready: bool) -> None:
+    """Else the first one would be forgotten, and never deleted."""
+    record = snapshot.fold(seen("present cut"), act.Create(NOTE), Done(CutSnapshot("h2", "v", ready)), NOW)
+    assert (record.handle, record.ready) == ("h1", False)
+    assert record.failure is not None
+    assert record.failure.code == "WRONG_SNAPSHOT"
+    assert "'h1'" in record.failure.message
+    assert "'h2'" in record.failure.message
+
+
 STATES = [
     ("present unheld", SnapshotState.PENDING),
     ("present troubled", SnapshotState.FAILING),
