@@ -111,6 +111,8 @@ class Runner:
 
     async def _tell(self, key: Key, end: work.Turn) -> None:
         if end.request is None and end.seconds is None:
+            for waiting in self._waiting.values():
+                waiting.discard(key)
             await self._told(key, None, SnapshotStatus(SnapshotState.GONE))
         elif end.request is not None and end.status is not None:
             self._remember_waiting(key, end.request, end.status)

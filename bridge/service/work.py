@@ -123,14 +123,15 @@ async def call(
     """Make the plugin call. What never left this process is refused, not unsure."""
     if isinstance(step, act.Inspect) and step.assume_ready:
         return Done(None)
-    plugin = tools.plugins.controller(seen.plugin.driver)
-    if plugin is None:
-        return _refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
     ref = step.note.secret if isinstance(step, act.Create) else step.secret
     try:
         values = await lane.secrets.resolve(ref)
     except BridgeError as error:
         return _secret_failure(ref, error)
+    # Chosen last: while a secret was looked up, another route may have taken over.
+    plugin = tools.plugins.controller(seen.plugin.driver)
+    if plugin is None:
+        return _refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
     return await _send(step, plugin, values)
 
 
