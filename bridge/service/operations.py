@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from bridge.model.failure import ConflictError, Failure, FailureKind, NotFoundError
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState, Step
-from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
+from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, SnapshotState, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
 from bridge.ports.ledger import Book
 
@@ -23,10 +23,9 @@ def settle(
     operation: Operation, request: SnapshotRequest | None, status: SnapshotStatus
 ) -> tuple[OperationState, Failure | None]:
     """Pure: how an operation stands, given the last status of its snapshot."""
-    gone = request is None or request.wish is Wish.GONE or status.state is SnapshotState.GONE
     if operation.verb == DELETE:
-        done = gone or status.state is SnapshotState.RETAINED
-        return (OperationState.DONE if done else OperationState.RUNNING), None
+        return _settle_delete(request, status)
+    gone = request is None or request.wish is Wish.GONE or status.state is SnapshotState.GONE
     if status.state is SnapshotState.READY:
         return OperationState.DONE, None
     if gone or status.state in (SnapshotState.DELETING, SnapshotState.RETAINED):
@@ -37,6 +36,19 @@ def settle(
         return OperationState.RUNNING, None
     hint = failure_now.hint or "the request stays and is tried again; delete the snapshot to stop that"
     return OperationState.FAILED, dataclasses.replace(failure_now, hint=hint)
+
+
+def _settle_delete(request: SnapshotRequest | None, status: SnapshotStatus) -> tuple[OperationState, Failure | None]:
+    """Done is what left nothing, or what its policy keeps; a request that merely vanished has deleted nothing."""
+    if request is None or status.state in (SnapshotState.GONE, SnapshotState.RETAINED):
+        return OperationState.DONE, None
+    if request.wish is not Wish.GONE or status.state is SnapshotState.DELETING:
+        return OperationState.RUNNING, None
+    if request.policy is DeletionPolicy.RETAIN or not status.handle:
+        return OperationState.DONE, None
+    message = f"the request vanished before its snapshot was deleted; {status.handle!r} is left on the backend"
+    hint = "delete what still records it, or the snapshot on the backend"
+    return OperationState.FAILED, Failure(FailureKind.REFUSED, "LEFT_ALONE", message, hint)
 
 
 class Operations:
@@ -75,8 +87,12 @@ class Operations:
         return found
 
     async def put(self, operation: Operation) -> Operation:
-        """Write a change and wake those who wait for it."""
-        stored = await self._book.put_operation(operation)
+        """Write a change and wake those who wait for it. ConflictError: the newer row counts from then on."""
+        try:
+            stored = await self._book.put_operation(operation)
+        except ConflictError:
+            await self._read_again(operation.id)
+            raise
         if stored.state is OperationState.RUNNING:
             self._running[stored.id] = stored
         else:
@@ -102,12 +118,15 @@ class Operations:
         moved = dataclasses.replace(
             operation, state=state, failure=failure, steps=steps, result=_result(status), updated_at=now
         )
-        try:
-            await self.put(moved)
-        except ConflictError:
-            fresh = await self._book.operation(operation.id)
-            if fresh is not None:
-                self._running[operation.id] = fresh
+        await self.put(moved)
+
+    async def _read_again(self, operation_id: str) -> None:
+        """What the book has: a write that was reported lost may have been kept, even the last one."""
+        fresh = await self._book.operation(operation_id)
+        if fresh is not None and fresh.state is OperationState.RUNNING:
+            self._running[operation_id] = fresh
+        else:
+            self._running.pop(operation_id, None)
 
     async def wait(self, operation_id: str, version: str, timeout_seconds: float) -> Operation:
         """The operation once its version is another, or unchanged when the time is up."""
