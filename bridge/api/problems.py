@@ -20,6 +20,7 @@ BY_ERROR: tuple[tuple[type[failure.BridgeError], int], ...] = (
     (failure.ConflictError, 409),
     (failure.DeniedError, 403),
     (failure.UnavailableError, 503),
+    (failure.ElsewhereError, 409),
 )
 BY_CODE: Mapping[str, int] = {"PRECONDITION_FAILED": 412, "LOCKED": 423, "RESOURCE_EXHAUSTED": 429}
 """Codes that say more than their class."""

@@ -50,21 +50,26 @@ class Catalogue:
     async def _durable(self, caller: Caller, which: EntryFilter) -> list[SnapshotView]:
         return [one async for one in self._own_views(which.cluster) if matches(which, one) and _allowed(caller, one)]
 
-    async def _own_views(self, cluster: str) -> AsyncIterator[SnapshotView]:
+    async def _own_views(self, cluster: str, uid_prefix: str = "") -> AsyncIterator[SnapshotView]:
+        """What another controller acts on is left out of a list; asked for by its uid, it is an ElsewhereError."""
         for name, lane in self._lanes.items():
             if lane.orchestrator.traits.durable_requests and cluster in ("", name):
                 async for key in lane.requests.keys():
-                    one = await self.own_view(key)
+                    if not key.uid.startswith(uid_prefix):
+                        continue
+                    try:
+                        one = await self.own_view(key)
+                    except ElsewhereError:
+                        if uid_prefix:
+                            raise
+                        continue
                     if one is not None:
                         yield one
 
     async def own_view(self, key: Key) -> SnapshotView | None:
-        """The view of a request that its orchestrator keeps."""
+        """The view of a request that its orchestrator keeps. ElsewhereError when another controller acts on it."""
         lane = self._lanes[key.cluster]
-        try:
-            request = await lane.requests.observe(key)
-        except ElsewhereError:
-            return None
+        request = await lane.requests.observe(key)
         if request is None:
             return None
         record = await lane.ledger.load(key)
@@ -110,7 +115,7 @@ class Catalogue:
             raise InvalidError(f"{ref!r} is too short for a uid: give {SHORTEST_PREFIX} characters", field="snapshot")
         page = await self._book.list(EntryFilter(uid_prefix=ref), limit=10)
         found = [view(entry) for entry in page.items]
-        found += [one async for one in self._own_views("") if one.key.uid.startswith(ref)]
+        found += [one async for one in self._own_views("", uid_prefix=ref)]
         exact = [one for one in found if one.key.uid == ref]
         if exact:
             return exact[0]
