@@ -61,6 +61,8 @@ class FrontDesk:
     ) -> tuple[SnapshotView, Operation]:
         """Book it (or make the durable request), start following it, and answer."""
         permission.demand(caller, draft.cluster, draft.namespace, draft.volume)
+        if draft.adopt_handle:
+            permission.demand_adoption(caller)
         lane = self._lane(draft.cluster)
         draft = dataclasses.replace(draft, asked_by=draft.asked_by or caller.name)
         operation_id, uid = self._mint(), draft.uid or self._mint()
@@ -79,12 +81,12 @@ class FrontDesk:
     async def _answered(
         self, caller: Caller, operation_id: str, cluster: str, uid: str
     ) -> tuple[SnapshotView, Operation] | None:
-        """The first answer to this idempotency key, if it got that far."""
+        """The first answer to this idempotency key, if it got that far. NotFoundError: its snapshot is gone since."""
         try:
             operation = await self._operations.get(operation_id)
-            return await self._view(caller, Key.parse(operation.target)), operation
         except NotFoundError:
             return None
+        return await self._view(caller, Key.parse(operation.target)), operation
 
     async def book_snapshot(self, lane: Lane, draft: SnapshotDraft, *, patient: bool = False) -> Key:
         """Look everything up now and copy it in, so that nothing can vanish under the request.
@@ -153,13 +155,14 @@ class FrontDesk:
         """Withdraw the request. What happens to the backend is the policy's matter."""
         found = await self._catalogue.find(caller, ref, whole=True)
         lane = self._lane(found.key.cluster)
-        operation = await self._start(self._mint(), ops.DELETE, found.key, found.namespace, caller)
+        # The wish first: an operation that nothing carries out would run for ever.
         if lane.orchestrator.traits.durable_requests:
             if abandon:
                 await lane.orchestrator.abandon(found.key)
             await lane.orchestrator.withdraw(found.key)
         else:
             await self._withdraw(found.key, abandon)
+        operation = await self._start(self._mint(), ops.DELETE, found.key, found.namespace, caller)
         verb = "abandon" if abandon else "delete"
         await self._book.audit(str(found.key), verb, caller.name, {"name": found.name})
         self._wake(found.key)
@@ -254,17 +257,19 @@ class FrontDesk:
     async def operations(self, caller: Caller, *, running: bool = False, limit: int = 100) -> Sequence[Operation]:
         """Newest first; a limited caller sees its own."""
         found = await self._book.operations(running=running, limit=limit)
-        limited = bool(caller.clusters or caller.namespaces or caller.volumes)
-        return [one for one in found if not limited or one.asked_by == caller.name]
+        return [one for one in found if permission.may_follow(caller, one)]
 
     async def operation(self, caller: Caller, operation_id: str) -> Operation:
-        """One operation."""
-        return await self._operations.get(operation_id)
+        """One operation; another caller's is as good as none for a limited one."""
+        found = await self._operations.get(operation_id)
+        permission.demand_operation(caller, found)
+        return found
 
     async def wait_operation(
         self, caller: Caller, operation_id: str, *, version: str, timeout_seconds: float
     ) -> Operation:
         """Follow one operation."""
+        await self.operation(caller, operation_id)
         return await self._operations.wait(operation_id, version, timeout_seconds)
 
     def _lane(self, cluster: str) -> Lane:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.model.failure import DeniedError
+from bridge.model.failure import DeniedError, NotFoundError
+from bridge.model.operation import Operation
 from bridge.ports.identity import Caller
 
 
@@ -22,3 +23,26 @@ def demand(caller: Caller, cluster: str, namespace: str, volume: str) -> None:
     what = f"volume {volume!r} in {cluster}/{namespace}"
     hint = "a workload may only touch volumes that its own group claims" if caller.volumes else ""
     raise DeniedError(f"{caller.name} may not touch {what}", hint=hint)
+
+
+def demand_adoption(caller: Caller) -> None:
+    """A handle may name any snapshot on the backend, so nobody who is kept to some volumes may take one over."""
+    if caller.namespaces or caller.volumes:
+        raise DeniedError(
+            f"{caller.name} may not take over a snapshot by its handle",
+            field="adoptHandle",
+            hint="a caller with limits cuts its own volumes; ask who runs the service",
+        )
+
+
+def may_follow(caller: Caller, operation: Operation) -> bool:
+    """Whether the caller may see this operation: a limited one sees what it asked for itself."""
+    if not (caller.clusters or caller.namespaces or caller.volumes):
+        return True
+    return operation.asked_by == caller.name and (not caller.clusters or operation.cluster in caller.clusters)
+
+
+def demand_operation(caller: Caller, operation: Operation) -> None:
+    """NotFoundError for an operation that the caller may not see, in the words of one that is not there."""
+    if not may_follow(caller, operation):
+        raise NotFoundError(f"there is no operation {operation.id!r}", hint="`snapbridge op list` shows them")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
@@ -103,11 +104,26 @@ class SmallCluster:
         return ""
 
 
+class StubbornBook:
+    """The book as the desk sees it; the verbs in `refused` meet a conflict."""
+
+    def __init__(self, book: SqlLedger) -> None:
+        self._book = book
+        self.refused: set[str] = set()
+
+    def __getattr__(self, verb: str) -> Any:
+        return self._refuse if verb in self.refused else getattr(self._book, verb)
+
+    async def _refuse(self, *_given: object) -> None:
+        raise ConflictError("it has moved on")
+
+
 class Service:
     """The wired parts, for tests to reach into."""
 
     def __init__(self, ledger: SqlLedger, plugin: memory.MemoryPlugin, cluster: SmallCluster) -> None:
         self.ledger, self.plugin, self.cluster = ledger, plugin, cluster
+        self.book = StubbornBook(ledger)
         clock = RealClock()
         numbers = itertools.count(1)
         self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets())}
@@ -118,7 +134,7 @@ class Service:
         self.runner = Runner(self.lanes, tools, told=self.operations.told)
         self.desk = FrontDesk(
             lanes=self.lanes,
-            book=ledger,
+            book=self.book,
             tools=tools,
             operations=self.operations,
             restores=self.restores,

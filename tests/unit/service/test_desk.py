@@ -211,3 +211,60 @@ async def test_a_hook_that_asks_twice_gets_one_snapshot() -> None:
         assert len(service.plugin.handles()) == 1
         with pytest.raises(InvalidError, match="uid"):
             await intake.ask(SnapshotDraft("c", "default", "x", volume="data"))
+
+
+async def test_a_limited_caller_neither_reads_nor_follows_anothers_operation() -> None:
+    async with running() as service:
+        _, operation = await service.desk.create_snapshot(ADMIN, DRAFT)
+        other = Caller("job/web", frozenset({"c"}), frozenset({"default"}), frozenset({"other"}))
+        with pytest.raises(NotFoundError):
+            await service.desk.operation(other, operation.id)
+        with pytest.raises(NotFoundError):
+            await service.desk.wait_operation(other, operation.id, version="", timeout_seconds=0.01)
+        _, own = await service.desk.create_snapshot(other, SnapshotDraft("c", "default", "mine", volume="other"))
+        assert (await service.desk.operation(other, own.id)).id == own.id
+        assert [one.id for one in await service.desk.operations(other)] == [own.id]
+
+
+async def test_a_limited_caller_takes_no_snapshot_over_by_its_handle() -> None:
+    """With policy Delete it could destroy anybody's snapshot on the backend."""
+    async with running() as service:
+        uid = await made(service)
+        handle = (await service.desk.snapshot(ADMIN, uid)).status.handle
+        draft = SnapshotDraft("c", "default", "stolen", adopt_handle=handle, driver="d")
+        for tenant in (
+            Caller("tenant", namespaces=frozenset({"default"})),
+            Caller("tenant", volumes=frozenset({""})),
+        ):
+            with pytest.raises(DeniedError, match="may not take over"):
+                await service.desk.create_snapshot(tenant, draft)
+
+
+async def test_a_delete_that_could_not_be_asked_for_leaves_no_operation_behind() -> None:
+    async with running() as service:
+        uid = await made(service)
+        service.book.refused.add("change")
+        with pytest.raises(ConflictError):
+            await service.desk.delete_snapshot(ADMIN, uid)
+        assert await service.desk.operations(ADMIN, running=True) == []
+
+
+async def test_an_idempotency_key_of_a_snapshot_that_is_gone_makes_no_second_one() -> None:
+    async with running() as service:
+        view, operation = await service.desk.create_snapshot(ADMIN, DRAFT, idempotency_key="k")
+        await service.finished(operation)
+        await service.finished(await service.desk.delete_snapshot(ADMIN, view.key.uid))
+        with pytest.raises(NotFoundError):
+            await service.desk.create_snapshot(ADMIN, DRAFT, idempotency_key="k")
+        assert not service.plugin.handles()
+
+
+async def test_a_crash_between_a_claim_and_its_booking_is_made_good_by_the_repeat() -> None:
+    async with running() as service:
+        service.book.refused.add("add")
+        with pytest.raises(ConflictError):
+            await service.desk.create_snapshot(ADMIN, DRAFT, idempotency_key="k")
+        service.book.refused.clear()
+        _, operation = await service.desk.create_snapshot(ADMIN, DRAFT, idempotency_key="k")
+        assert (await service.finished(operation)).state is OperationState.DONE
+        assert len(service.plugin.handles()) == 1
