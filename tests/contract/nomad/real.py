@@ -5,15 +5,22 @@ It is used where NOMAD_BIN names a binary or `nomad` is on PATH; nothing downloa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import shutil
+import signal
+import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from tests.support import localdisk
 from tests.support.bed import paths, ports, process
 
+_STOP_SECONDS = 20.0
 _CONFIG = """
 bind_addr = "127.0.0.1"
 disable_update_check = true
@@ -68,11 +75,44 @@ def start(*, acl: bool = False) -> RealAgent:
     return RealAgent(url, str(state), folder / "a", server)
 
 
-def stop(agent: RealAgent) -> None:
-    """Stop the agent, and take away what its tasks left mounted."""
-    agent.process.stop()
-    process.forget(agent.process)
-    localdisk.clear(agent.alloc_dir.parent)
+def stop(agent: RealAgent, token: str = "") -> None:
+    """Stop every job, then the agent, and take away what its tasks left running or mounted."""
+    folder = agent.alloc_dir.parent
+    try:
+        _stop_jobs(agent.url, token)
+    finally:
+        agent.process.stop()
+        process.forget(agent.process)
+        _kill_left_over(folder)
+        localdisk.clear(folder)
+
+
+def _stop_jobs(url: str, token: str) -> None:
+    """An agent that ends while a task is being stopped leaves the task's executor behind."""
+    for job in sorted(_call(url, "/v1/jobs", token), key=lambda row: str(row["ID"]).startswith("csi-")):
+        _call(url, f"/v1/job/{urllib.parse.quote(job['ID'], safe='')}", token, method="DELETE")
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(
+            row["JobID"] == job["ID"] and row["ClientStatus"] in ("pending", "running")
+            for row in _call(url, "/v1/allocations", token)
+        ):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+
+
+def _call(url: str, path: str, token: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(url + path, headers={"X-Nomad-Token": token} if token else {}, method=method)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _kill_left_over(folder: Path) -> None:
+    """Executors of this agent, by their own folder in their command lines."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in entry.read_bytes():
+                os.kill(int(entry.parent.name), signal.SIGKILL)
 
 
 def _ready(url: str, *, acl: bool) -> bool:

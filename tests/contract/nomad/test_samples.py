@@ -76,7 +76,8 @@ async def guarded(request: pytest.FixtureRequest) -> AsyncIterator[tuple[World, 
             async with _guarded("real", agent.url, agent.state_dir, agent.alloc_dir, store) as found:
                 yield found
         finally:
-            real.stop(agent)
+            management = store / "management"
+            real.stop(agent, management.read_text() if management.exists() else "")
             localdisk.clear(store)
         return
     async with FakeNomad(acl=True) as fake:
