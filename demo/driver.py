@@ -33,26 +33,32 @@ class Driver:
         words = [sys.executable, "-m", "adapters.localdisk", f"--endpoint=unix://{self.socket}"]
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*words, f"--state-dir={self.folder / 'state'}", "--node-id=here"], stdout=log, stderr=log
-            )
-        channel = grpc.insecure_channel(f"unix://{self.socket}", [("grpc.default_authority", "localhost")])
+                [*words, f"--state-dir={self.folder / 'state'}", "--node-id=here"], stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        channel = grpc.insecure_channel(f"unix:{self.socket}", [("grpc.default_authority", "localhost")])
         self._channel = channel
-        grpc.channel_ready_future(channel).result(timeout=DEADLINE_SECONDS)
+        try:
+            grpc.channel_ready_future(channel).result(timeout=DEADLINE_SECONDS)
+        except BaseException:
+            self._end()
+            raise
         self._controller = csi_pb2_grpc.ControllerStub(channel)
         self._node = csi_pb2_grpc.NodeStub(channel)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for handle in sorted(self._mounted):
-            self.unmount(handle)  # a demonstration that failed leaves no mount behind
+        try:
+            for handle in sorted(self._mounted):
+                self.unmount(handle)  # a demonstration that failed leaves no mount behind
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._channel.close()
         if self._child is not None:
             self._child.terminate()
             self._child.wait(timeout=DEADLINE_SECONDS)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid if self._child is not None else 0
 
     def make_volume(self, name: str, size_bytes: int) -> str:
         """A new, empty volume; its handle."""

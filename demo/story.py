@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
+
+COMMAND_SECONDS = 120.0
 
 
 class Story:
     """Prints the steps and runs the commands. A failed expectation ends the demonstration with exit code 1."""
 
-    def __init__(self, log_folder: Path) -> None:
+    def __init__(self) -> None:
         self._number = 0
         self._began = time.monotonic()
-        self._logs = log_folder
-        self.env = dict(os.environ)
+        self.env = {**os.environ, "NO_COLOR": "1"}
 
     def step(self, title: str) -> None:
         self._number += 1
@@ -28,35 +33,32 @@ class Story:
     def say(self, text: str) -> None:
         print("\n".join("   " + line for line in text.splitlines()), flush=True)
 
-    def run(self, *words: str, stdin: str | None = None, shown: str = "") -> str:
-        """Run a command, show it and what it printed; CalledProcessError ends the demonstration."""
-        self.say(f"$ {shown or ' '.join(words)}")
+    def run(self, argv: Sequence[str], *, shown: str, stdin: str = "") -> None:
+        """Run a command; show it as a user would type it, and all that it printed."""
+        self.say(f"$ {shown}")
         done = subprocess.run(
-            list(words), input=stdin, capture_output=True, text=True, env=self.env, check=False, timeout=120
-        )
+            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
+            check=False, timeout=COMMAND_SECONDS,
+        )  # fmt: skip
         if done.stdout.strip():
             self.say(done.stdout.rstrip())
         if done.returncode != 0:
-            self.fail(f"exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
-        return done.stdout
+            self.fail(f"exit code {done.returncode}")
 
-    def snapbridge(self, *words: str) -> str:
+    def snapbridge(self, *words: str) -> None:
         """Run the product's own command."""
-        return self.run(sys.executable, "-m", "bridge", *words, shown="snapbridge " + " ".join(words))
+        self.run([sys.executable, "-m", "bridge", *words], shown="snapbridge " + " ".join(words))
 
-    def snapbridge_json(self, *words: str) -> Any:
-        """The same, quietly, for its JSON."""
+    def rows(self, noun: str) -> list[dict[str, Any]]:
+        """What `snapbridge NOUN list` has, quietly."""
         done = subprocess.run(
-            [sys.executable, "-m", "bridge", *words, "-o", "json"],
-            capture_output=True,
-            text=True,
-            env=self.env,
-            check=False,
-            timeout=120,
-        )
+            [sys.executable, "-m", "bridge", noun, "list", "-o", "json"],
+            capture_output=True, text=True, env=self.env, check=False, timeout=COMMAND_SECONDS,
+        )  # fmt: skip
         if done.returncode != 0:
-            self.fail(f"snapbridge {' '.join(words)}: {done.stderr.strip()[-2000:]}")
-        return json.loads(done.stdout)
+            self.fail(f"snapbridge {noun} list: {done.stderr.strip()[-2000:]}")
+        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return found
 
     def expect(self, holds: bool, what: str) -> None:
         """Say that something holds, or fail."""
@@ -64,13 +66,30 @@ class Story:
             self.fail(f"NOT true: {what}")
         self.say(f"ok: {what}")
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> NoReturn:
         self.say(text)
-        self.say(f"logs: {self._logs}")
         raise SystemExit(1)
 
     def end(self, text: str) -> None:
-        print(f"\n{text} ({time.monotonic() - self._began:.1f} s)", flush=True)
+        print(f"\n{text} ({time.monotonic() - self._began:.0f} s)", flush=True)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the demonstration once, and what follows is cleaning up, which nothing interrupts."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        print("\nInterrupted: cleaning up.", flush=True)
+        raise SystemExit(128 + number)
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def fill(folder: Path) -> None:
@@ -83,7 +102,7 @@ def fill(folder: Path) -> None:
 
 
 def checksum(folder: Path) -> str:
-    """SHA-256 over names and bytes of all files, in order."""
+    """SHA-256 over names and bytes of all files, in order; its first 16 digits."""
     whole = hashlib.sha256()
     for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         whole.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
