@@ -68,6 +68,26 @@ class Serve:
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
             return json.load(answer)
 
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """One HTTP call: its status and its JSON. Bytes are sent as they are, anything else as JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        more = {"Content-Type": "application/json"} if data is not None else {}
+        asked = urllib.request.Request(self.url + path, method=method, data=data, headers={**more, **(headers or {})})
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def metrics(self) -> str:
+        """What `/metrics` says."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
 
 def service(
     *, clusters: list[Mapping[str, Any]], plugins: list[Mapping[str, Any]], folder: Path | None = None, **more: Any
