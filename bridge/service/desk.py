@@ -13,6 +13,7 @@ from bridge.model.keys import Key, snapshot_key
 from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import PluginDescription
+from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
 from bridge.model.snapshot import HandleSource, Source, VolumeSource, Wish
 from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
@@ -97,7 +98,12 @@ class FrontDesk:
         if orchestrator.traits.durable_requests:
             return await orchestrator.submit(draft)
         key = snapshot_key(draft.cluster, draft.uid)
-        source, driver = await self._source(lane, draft, patient)
+        known = await self._book.entry(key)
+        if known is not None:
+            if (known.name, known.volume) != (draft.name, draft.volume):
+                raise ConflictError(f"the uid {draft.uid!r} belongs to another snapshot", field="uid")
+            return key
+        source, driver, secret = await self._source(lane, draft, patient)
         entry = Entry(
             key=key,
             namespace=draft.namespace,
@@ -108,22 +114,19 @@ class FrontDesk:
             snapshot_name=names.snapshot_name(draft.uid),
             policy=draft.policy,
             parameters=dict(draft.parameters),
-            secrets=draft.secrets,
+            secrets=_secrets(draft.secrets, secret),
             asked_by=draft.asked_by,
             why=draft.why,
             labels=dict(draft.labels),
             created_at=self._tools.clock.now(),
             held=False,
         )
-        known = await self._book.entry(key)
-        if known is not None:
-            if (known.name, known.source) != (entry.name, entry.source):
-                raise ConflictError(f"the uid {draft.uid!r} belongs to another snapshot", field="uid")
-            return key
         await self._book.add(entry)
         return key
 
-    async def _source(self, lane: Lane, draft: SnapshotDraft, patient: bool) -> tuple[Source, str]:
+    async def _source(self, lane: Lane, draft: SnapshotDraft, patient: bool) -> tuple[Source, str, SecretRef]:
+        """What to cut or adopt, its driver, and the secret that the volume's calls want."""
+        secret = NO_SECRET
         if draft.adopt_handle:
             if not draft.driver:
                 raise InvalidError("an adopted snapshot needs its driver", field="driver")
@@ -134,14 +137,14 @@ class FrontDesk:
             if draft.driver and draft.driver != volume.driver:
                 message = f"volume {draft.volume!r} belongs to driver {volume.driver!r}, not {draft.driver!r}"
                 raise InvalidError(message, field="driver", hint="leave the driver out")
-            source, driver = VolumeSource(volume.handle), volume.driver
+            source, driver, secret = VolumeSource(volume.handle), volume.driver, volume.secret
         if not patient and not self._tools.plugins.view(driver).known:
             raise UnavailableError(
                 f"no plugin of driver {driver!r} is known",
                 field="driver",
                 hint="start it, or name its socket in the config; `snapbridge plugin list` shows what is known",
             )
-        return source, driver
+        return source, driver, secret
 
     async def snapshots(self, caller: Caller, which: EntryFilter, *, limit: int, token: str) -> SnapshotPage:
         """A page of what the caller may see."""
@@ -298,3 +301,8 @@ def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return str(value)
+
+
+def _secrets(given: SnapshotSecrets, volume: SecretRef) -> SnapshotSecrets:
+    """The caller's references, and the volume's own where the caller named none."""
+    return SnapshotSecrets(given.create or volume, given.delete or volume, given.inspect or volume)

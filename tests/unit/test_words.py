@@ -14,7 +14,7 @@ FOREIGN = frozenset(
     {"finalizer", "finalizers", "annotation", "annotations", "crd", "crds", "alloc", "allocs", "allocation"}
     | {"allocations", "job", "jobs", "pvc", "pvcs", "pv", "kubelet", "kubernetes", "nomad", "pod", "pods"}
 )
-PYTHONS_OWN = frozenset({("parse.py", "annotation")})
+PYTHONS_OWN = frozenset({("parse.py", "annotation"), ("config_errors.py", "annotation")})
 """Where the word is Python's: a field's type annotation."""
 
 
