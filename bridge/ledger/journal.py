@@ -97,6 +97,12 @@ def claim(connection: sa.Connection, wanted: Claim, now: float) -> str:
     return str(row.result)
 
 
+def unclaim(connection: sa.Connection, scope: str, key: str, result: str) -> None:
+    """Drop the claim, if it is bound to this result and to no other."""
+    mine = (idempotency.c.scope == scope) & (idempotency.c.key == key) & (idempotency.c.result == result)
+    connection.execute(sa.delete(idempotency).where(mine))
+
+
 def forget_old_claims(connection: sa.Connection, now: float) -> None:
     """Drop the claims that nobody can mean any more."""
     connection.execute(sa.delete(idempotency).where(idempotency.c.created_at < now - CLAIM_KEPT_SECONDS))

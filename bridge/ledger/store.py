@@ -106,6 +106,10 @@ class SqlLedger:
         """See ports.ledger.Book. InvalidError for a token that is not ours, a state that is none, a limit below 1."""
         return await self._reader.run(lambda c: entries.list_page(c, which, limit=limit, token=token))
 
+    async def holders(self, driver: str, handle: str, *, adopted_only: bool = False) -> Sequence[Entry]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: entries.holders(c, driver, handle, adopted_only=adopted_only))
+
     async def put_operation(self, operation: Operation) -> Operation:
         """See ports.ledger.Book."""
         return await self._writer.run(lambda c: journal.put_operation(c, self._revisions, operation))
@@ -124,6 +128,10 @@ class SqlLedger:
         """See ports.ledger.Book. A claim is remembered for seven days."""
         wanted, now = journal.Claim(scope, idempotency_key, digest, result), self._clock.now()
         return await self._writer.run(lambda c: journal.claim(c, wanted, now))
+
+    async def unclaim(self, scope: str, idempotency_key: str, result: str) -> None:
+        """See ports.ledger.Book."""
+        await self._writer.run(lambda c: journal.unclaim(c, scope, idempotency_key, result))
 
     async def put_volume(self, volume: Volume) -> None:
         """See ports.ledger.Book."""

@@ -118,6 +118,13 @@ class Book(Protocol):
         """Entries that are not gone, newest first."""
         ...
 
+    async def holders(self, driver: str, handle: str, *, adopted_only: bool = False) -> Sequence[Entry]:
+        """The live entries of this snapshot on the backend: who cut it, and who took it over by its handle.
+
+        `adopted_only` leaves the first out, and is quick.
+        """
+        ...
+
     async def put_operation(self, operation: Operation) -> Operation:
         """Insert ("" version) or compare-and-set; ConflictError when it has moved on."""
         ...
@@ -135,6 +142,10 @@ class Book(Protocol):
 
         The same key with another digest: ConflictError.
         """
+        ...
+
+    async def unclaim(self, scope: str, idempotency_key: str, result: str) -> None:
+        """Let go of a key that is bound to this result: what was asked for was refused, and nothing was booked."""
         ...
 
     async def put_volume(self, volume: Volume) -> None:

@@ -67,13 +67,18 @@ class FrontDesk:
         lane = self._lane(draft.cluster)
         draft = dataclasses.replace(draft, asked_by=draft.asked_by or caller.name)
         operation_id, uid = self._mint(), draft.uid or self._mint()
-        if idempotency_key:
-            claimed = await self._claim(caller, "create", idempotency_key, draft, f"{operation_id} {uid}")
-            operation_id, _, uid = claimed.partition(" ")
-            known = await self._answered(caller, operation_id, draft.cluster, uid)
-            if known is not None:
-                return known
-        key = await self.book_snapshot(lane, dataclasses.replace(draft, uid=uid))
+        mine = f"{operation_id} {uid}"
+        claimed = await self._claim(caller, "create", idempotency_key, draft, mine) if idempotency_key else mine
+        operation_id, _, uid = claimed.partition(" ")
+        known = await self._answered(caller, operation_id, draft.cluster, uid) if idempotency_key else None
+        if known is not None:
+            return known
+        try:
+            key = await self.book_snapshot(lane, dataclasses.replace(draft, uid=uid))
+        except (InvalidError, NotFoundError, ConflictError):
+            if idempotency_key and claimed == mine:  # refused: the corrected request may use the same key
+                await self._book.unclaim(f"create:{caller.name}", idempotency_key, mine)
+            raise
         operation = await self._start(operation_id, ops.CREATE, key, draft.namespace, caller)
         await self._book.audit(str(key), "create", draft.asked_by, {"volume": draft.volume, "name": draft.name})
         self._wake(key)

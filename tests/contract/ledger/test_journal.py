@@ -49,6 +49,15 @@ async def test_the_first_claim_of_an_idempotency_key_counts(ledger: SqlLedger) -
     assert await ledger.claim("anna", "k", "digest-1", "fourth") == "first"
 
 
+async def test_a_claim_is_let_go_by_the_one_who_made_it(ledger: SqlLedger) -> None:
+    await ledger.claim("anna", "k", "digest-1", "first")
+    await ledger.unclaim("anna", "k", "another")
+    await ledger.unclaim("bert", "k", "first")
+    assert await ledger.claim("anna", "k", "digest-1", "second") == "first"
+    await ledger.unclaim("anna", "k", "first")
+    assert await ledger.claim("anna", "k", "digest-2", "third") == "third"
+
+
 async def test_of_many_claims_at_once_one_counts_for_all(ledger: SqlLedger) -> None:
     results = await asyncio.gather(*(ledger.claim("anna", "k", "digest", f"result-{n}") for n in range(40)))
     assert len(set(results)) == 1
