@@ -57,7 +57,7 @@ bench: env packages servers ## measure beside the incumbent in one run: prints a
 demo: env ## snapshot, damage, restore on this machine: nothing else is needed
 	$(BIN)/python -m demo.standalone
 
-demo-kubernetes: env servers ## the same with a real API server and kubectl; as root with a pod too
+demo-kubernetes: env ## the same with a real API server and kubectl; as root with a pod too
 	$(BIN)/python -m demo.kubernetes
 
 demo-nomad: env ## the same with a real Nomad agent (NOMAD_BIN), else with the fake one: it says which
