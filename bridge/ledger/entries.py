@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -15,10 +16,10 @@ import sqlalchemy as sa
 
 from bridge.ledger import codec, revision
 from bridge.ledger.revision import Revisions
-from bridge.ledger.schema import LIVE, request_labels, requests
+from bridge.ledger.schema import LIVE, records, request_labels, requests
 from bridge.model.failure import ConflictError, InvalidError
 from bridge.model.keys import Key
-from bridge.model.snapshot import SnapshotState
+from bridge.model.snapshot import HandleSource, Record, SnapshotState
 from bridge.ports.ledger import Entry, EntryFilter, Page
 
 _NEWEST = (requests.c.created_at.desc(), requests.c.sequence.desc())
@@ -98,6 +99,27 @@ def list_page(connection: sa.Connection, which: EntryFilter, *, limit: int, toke
     rows = connection.execute(query.order_by(*_NEWEST).limit(limit + 1)).all()
     items = tuple(codec.loads(Entry, row.body) for row in rows[:limit])
     return Page(items, _make_token(rows[limit - 1]) if len(rows) > limit else "")
+
+
+def holders(connection: sa.Connection, driver: str, handle: str, *, adopted_only: bool) -> Sequence[Entry]:
+    """Live entries whose snapshot on the backend is this one."""
+    live = sa.select(requests.c.body).where(requests.c.driver == driver, LIVE)
+    text = orjson.dumps(handle).decode()
+    # An adopted entry names no volume; the text only narrows the search, the values decide.
+    adopted = connection.scalars(live.where(requests.c.volume == "", requests.c.body.contains(text, autoescape=True)))
+    found = [codec.loads(Entry, body) for body in adopted]
+    kept = [one for one in found if isinstance(one.source, HandleSource) and one.source.handle == handle]
+    if adopted_only:
+        return kept
+    query = sa.select(requests.c.body, records.c.body.label("record")).join(records, records.c.key == requests.c.key)
+    query = query.where(requests.c.driver == driver, LIVE, records.c.body.contains(text, autoescape=True))
+    known = {one.key for one in kept}
+    cut = [
+        codec.loads(Entry, row.body)
+        for row in connection.execute(query)
+        if codec.loads(Record, row.record).handle == handle
+    ]
+    return [*kept, *(one for one in cut if one.key not in known)]
 
 
 def _conditions(which: EntryFilter) -> list[sa.ColumnElement[bool]]:

@@ -6,8 +6,15 @@ import dataclasses
 from collections.abc import AsyncIterator
 
 from bridge.model.keys import Key
-from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
-from bridge.ports.ledger import Book, EntryFilter
+from bridge.model.snapshot import (
+    DeletionPolicy,
+    HandleSource,
+    SnapshotRequest,
+    SnapshotState,
+    SnapshotStatus,
+    Wish,
+)
+from bridge.ports.ledger import Book, Entry, EntryFilter
 from bridge.ports.orchestrator import Orchestrator
 
 
@@ -26,6 +33,7 @@ class BookedRequests:
         in_use = ""
         if entry.wish is Wish.ABSENT:
             in_use = await self._orchestrator.in_use(key, entry.status.handle if entry.status else "")
+            in_use = in_use or await self._shared(entry)
         return SnapshotRequest(
             key=key,
             wish=entry.wish,
@@ -43,6 +51,19 @@ class BookedRequests:
             in_use=in_use,
             abandon=entry.abandon,
         )
+
+    async def _shared(self, entry: Entry) -> str:
+        """Who else relies on the snapshot that this entry's deletion would take."""
+        if entry.policy is not DeletionPolicy.DELETE:
+            return ""
+        adopted = isinstance(entry.source, HandleSource)
+        handle = entry.source.handle if adopted else entry.status.handle if entry.status else ""
+        if not handle:
+            return ""
+        found = await self._book.holders(entry.driver, handle, adopted_only=not adopted)
+        staying = [one for one in found if one.key != entry.key and not _goes(one)]
+        named = ", ".join(f"{one.key.cluster}/{one.namespace}/{one.name}" for one in staying)
+        return f"the same snapshot on the backend is held by {named}" if named else ""
 
     async def hold(self, request: SnapshotRequest) -> None:
         """Mark the entry held."""
@@ -77,3 +98,8 @@ class BookedRequests:
             if not page.next_token:
                 return
             token = page.next_token
+
+
+def _goes(entry: Entry) -> bool:
+    """Whether its data is to be deleted anyway."""
+    return entry.wish is Wish.ABSENT and entry.policy is DeletionPolicy.DELETE

@@ -282,3 +282,24 @@ async def test_the_volumes_own_secret_serves_where_the_caller_names_none() -> No
         entry = await service.ledger.find("c", "default", "one")
         assert entry is not None
         assert entry.secrets == SnapshotSecrets(secret, secret, secret)
+
+
+@pytest.mark.parametrize("cutter_first", [True, False])
+async def test_an_adopted_snapshot_and_the_one_that_cut_it_do_not_take_each_others_data(cutter_first: bool) -> None:
+    async with running() as service:
+        cutter = await made(service)
+        handle = (await service.desk.snapshot(ADMIN, cutter)).status.handle
+        adopter = await made(service, SnapshotDraft("c", "default", "twin", adopt_handle=handle, driver="d"))
+        first, last = (cutter, adopter) if cutter_first else (adopter, cutter)
+        waiting = await service.desk.delete_snapshot(ADMIN, first)
+        for _ in range(200):
+            status = (await service.desk.snapshot(ADMIN, first)).status
+            if status.reason == "in use":
+                break
+            await asyncio.sleep(0.01)
+        assert ("c/default/twin" if cutter_first else "c/default/one") in status.message
+        assert service.plugin.handles() == {handle}
+        assert (await service.desk.snapshot(ADMIN, last)).status.ready
+        for operation in (waiting, await service.desk.delete_snapshot(ADMIN, last)):
+            assert (await service.finished(operation)).state is OperationState.DONE
+        assert not service.plugin.handles()
