@@ -24,6 +24,8 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 SKEW_SECONDS = 5.0
+LONG_DEAD_SECONDS = 600.0
+"""A lease that was last renewed so long ago is dead at first sight, whatever the difference between the clocks."""
 TAKE_BACK_SECONDS = 0.5
 
 
@@ -48,6 +50,8 @@ class Ownership:
         self._quiet_seconds = quiet_seconds
         self._leases: dict[str, str] = {}
         """Driver -> who holds its lease, while that lease is live. The empty driver is the cluster's controller."""
+        self._renewals: dict[str, tuple[float, float]] = {}
+        """Lease -> (its last renewal by its holder's clock, when that was first seen here by ours)."""
         self._foreign_until: dict[str, float] = {}
         self._turned_away: dict[str, set[str]] = {}
         self._seen: set[str] = set(drivers)
@@ -183,6 +187,8 @@ class Ownership:
         return ""
 
     def _is_live(self, lease: Object) -> bool:
+        """As client-go sees it: by when a renewal was seen here, for the holder's clock may not be ours."""
+        name = str(path(lease, "metadata", "namespace")) + "/" + str(path(lease, "metadata", "name"))
         renewed, seconds = path(lease, "spec", "renewTime"), path(lease, "spec", "leaseDurationSeconds")
         if not renewed:
             return False
@@ -190,7 +196,13 @@ class Ownership:
             at = datetime.datetime.fromisoformat(str(renewed)).timestamp()
         except ValueError:
             return True
-        return at + float(seconds or 15) + SKEW_SECONDS > self._clock.now()
+        now, lasts = self._clock.now(), float(seconds or 15) + SKEW_SECONDS
+        before = self._renewals.get(name)
+        if before is None:
+            self._renewals[name] = (at, now if at + lasts + LONG_DEAD_SECONDS > now else at)
+        elif at > before[0]:
+            self._renewals[name] = (at, now)
+        return max(at, self._renewals[name][1]) + lasts > now
 
 
 def lease_name(driver: str) -> str:
