@@ -11,6 +11,7 @@ from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import ConflictError, InvalidError, NotFoundError, NotSyncedError
 from bridge.model.keys import Key, snapshot_key
+from bridge.model.snapshot import DeletionPolicy
 from bridge.ports.orchestrator import SnapshotDraft
 
 Object = dict[str, Any]
@@ -33,17 +34,36 @@ class Door:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
         body = _snapshot(draft)
         if draft.adopt_handle:
+            self._refuse_taken(draft, body)
             await self._adopt(draft)
+        elif draft.policy is DeletionPolicy.RETAIN:
+            self._demand_keeping_class(draft)
         try:
             made = await self._writer.create(names.SNAPSHOTS, draft.namespace, body)
         except ConflictError:
             known = self._world.snapshots.get(draft.namespace, draft.name)
-            if known is None or known["metadata"].get("deletionTimestamp") or not _same(known, body):
-                hint = "Choose another name"
-                text = f"there is a VolumeSnapshot {draft.namespace}/{draft.name} already"
-                raise ConflictError(text, field="name", hint=hint) from None
+            if known is None:
+                raise
+            self._refuse_taken(draft, body)
             made = known
         return snapshot_key(self._cluster, made["metadata"]["uid"])
+
+    def _refuse_taken(self, draft: SnapshotDraft, body: Object) -> None:
+        """A VolumeSnapshot of this name that is not what an earlier try of the same draft made."""
+        known = self._world.snapshots.get(draft.namespace, draft.name)
+        if known is not None and (known["metadata"].get("deletionTimestamp") or not _same(known, body)):
+            text = f"there is a VolumeSnapshot {draft.namespace}/{draft.name} already"
+            raise ConflictError(text, field="name", hint="Choose another name")
+
+    def _demand_keeping_class(self, draft: SnapshotDraft) -> None:
+        """Here the policy is the class's: a promise to keep the data that the class does not make is refused."""
+        klass = self._world.classes.get("", _class(draft))
+        if klass is None or klass.get("deletionPolicy") != DeletionPolicy.RETAIN.value:
+            raise InvalidError(
+                "the policy of a snapshot is that of its class here, and it must be Retain to keep the data",
+                field="deletionPolicy",
+                hint=f"Name a class with deletionPolicy Retain: {CLASS_PARAMETERS[0]}=NAME",
+            )
 
     async def withdraw(self, key: Key) -> None:
         """Delete the VolumeSnapshot with this uid, and no other; a missing one is fine."""
