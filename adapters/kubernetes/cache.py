@@ -46,6 +46,7 @@ class Cache:
         self._by_uid: dict[str, tuple[str, str]] = {}
         self._indexes: dict[str, dict[str, set[tuple[str, str]]]] = {name: {} for name in self._indexers}
         self._gone: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._left: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
         self._listeners: list[Listener] = []
         self.synced = False
 
@@ -65,6 +66,10 @@ class Cache:
         """A copy of the object with this uid, or None."""
         place = self._by_uid.get(uid)
         return None if place is None else _read(self._stored[place])
+
+    def saw_go(self, namespace: str, name: str) -> bool:
+        """Whether an object of this name was known here and has gone (of late: not all are remembered)."""
+        return (namespace, name) in self._left
 
     def version(self, namespace: str, name: str) -> str:
         """The resourceVersion known, empty when the object is not."""
@@ -99,6 +104,10 @@ class Cache:
         known = self._stored.get(place)
         if known is not None and not newer(version, known.version):
             return False
+        if known is not None and known.uid != uid:
+            # Its end was missed: what is remembered of it must not pass to its namesake.
+            self._drop(place, known.uid)
+            known = None
         before = _read(known) if known is not None and self._listeners else None
         trimmed = self._trim(item)
         self._put(place, _Stored(uid, version, orjson.dumps(trimmed), self._marks(trimmed)))
@@ -138,6 +147,9 @@ class Cache:
         known = self._stored.get(place)
         if known is None or (uid and known.uid != uid):
             return False
+        self._left[place] = None
+        if len(self._left) > TOMBSTONES:
+            self._left.popitem(last=False)
         self._unmark(place, known)
         del self._stored[place]
         self._by_uid.pop(known.uid, None)

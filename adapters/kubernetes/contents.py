@@ -17,7 +17,7 @@ from adapters.kubernetes.world import World, content_uid
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import ConflictError, InvalidError, NotSyncedError
 from bridge.model.keys import Key, snapshot_key
-from bridge.model.snapshot import HandleSource, Record
+from bridge.model.snapshot import DeletionPolicy, HandleSource, Record
 from bridge.ports.clock import Clock
 
 Object = dict[str, Any]
@@ -49,11 +49,14 @@ class Contents:
             live = await self._writer.refresh(names.CONTENTS, "", content["metadata"]["name"])
             if live is None or live["metadata"]["uid"] != content["metadata"]["uid"]:
                 return None
-            memory = dataclasses.replace(memory or shape.Memory(), condemned=True)
-            self._memories[key.uid] = memory
             facts, content = self._find(key)
             if facts is None or content is None:
                 return None
+            if facts.snapshot is None and shape.may_delete_alone(content):
+                memory = dataclasses.replace(memory or shape.Memory(), condemned=True)
+                if translate.policy_of(content["spec"]) is DeletionPolicy.DELETE:
+                    # Only the object goes of one that is kept: that must be true anew at each look.
+                    self._memories[key.uid] = memory
         return shape.record_of(facts, content, memory)
 
     async def save(self, key: Key, record: Record) -> Record:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
 from adapters.kubernetes import names, status, translate
 from adapters.kubernetes.claims import ClaimHolds
 from adapters.kubernetes.events import Events
-from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, path
+from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
-from bridge.model.failure import ElsewhereError, NotSyncedError
+from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.keys import Key, snapshot_key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
@@ -46,7 +47,21 @@ class SnapshotRequests:
         request = translate.request(self._cluster, facts)
         if not self._ownership.ours(request.driver, key.uid):
             raise ElsewhereError(self._ownership.why_not(request.driver))
+        if request.wish is not Wish.PRESENT and not request.in_use:
+            return dataclasses.replace(request, in_use=self._shared(facts))
         return request
+
+    def _shared(self, facts: Facts) -> str:
+        """Who else holds the snapshot that a deletion would take: it goes with the last content that names it."""
+        content = facts.content
+        if content is None or path(content, "spec", "deletionPolicy") != "Delete":
+            return ""
+        if not snapshot_of_reference(content):
+            return ""  # Never bound: only the object goes.
+        if facts.snapshot is not None and not is_bound(content, facts.snapshot):
+            return ""
+        others = self._world.sharing(content)
+        return f"Snapshot is also held by VolumeSnapshotContent {', '.join(others)}" if others else ""
 
     async def hold(self, request: SnapshotRequest) -> None:
         """Put our finalizers on the snapshot (and its default class, in the same write), then on its claim."""
@@ -68,6 +83,7 @@ class SnapshotRequests:
         snapshot = self._world.snapshots.by_uid(request.key.uid)
         if snapshot is None:
             return
+        await self._look_for_content(snapshot)
         await self._mark_retained(snapshot)
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
@@ -99,6 +115,15 @@ class SnapshotRequests:
         """Every VolumeSnapshot's key."""
         for snapshot in self._world.snapshots.all():
             yield snapshot_key(self._cluster, snapshot["metadata"]["uid"])
+
+    async def _look_for_content(self, snapshot: Object) -> None:
+        """A content that was never seen here may lag behind: another controller made it just before we took over."""
+        name = self._world.content_name(snapshot)
+        contents = self._world.contents
+        if contents.get("", name) is not None or contents.saw_go("", name):
+            return
+        if await self._writer.refresh(names.CONTENTS, "", name) is not None:
+            raise ConflictError(f"the content {name} was not known yet")
 
     async def _mark_retained(self, snapshot: Object) -> None:
         content = self._world.content_of(snapshot)

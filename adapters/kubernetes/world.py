@@ -10,7 +10,15 @@ from typing import Any
 
 from adapters.kubernetes import names, trim
 from adapters.kubernetes.cache import Cache
-from adapters.kubernetes.facts import Facts, is_ready, is_settled, path, snapshot_of_reference, static_content
+from adapters.kubernetes.facts import (
+    Facts,
+    is_deleting,
+    is_ready,
+    is_settled,
+    path,
+    snapshot_of_reference,
+    static_content,
+)
 
 Object = dict[str, Any]
 
@@ -27,7 +35,7 @@ class World:
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
              "holding-claim": _holding_claim},
         )  # fmt: skip
-        self.contents = Cache(trim.whole, {"by-snapshot": _by_snapshot})
+        self.contents = Cache(trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut})
         self.classes = Cache(trim.whole, {"default": _default_classes})
         self.claims = Cache(trim.claim, {"restoring": _restoring})
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
@@ -85,9 +93,27 @@ class World:
         return static_content(snapshot) or names.content_name(snapshot["metadata"]["uid"])
 
     def orphan_content(self, uid: str) -> Object | None:
-        """A content that points to this uid."""
+        """A content that points to this uid; of several, one that is to go."""
         found = self.contents.find("by-snapshot", uid)
-        return found[0] if found else None
+        return next((item for item in found if is_deleting(item)), found[0]) if found else None
+
+    def sharing(self, content: Object) -> list[str]:
+        """The other contents of the same snapshot on the backend that are not to go with it."""
+        own = content["metadata"]["uid"]
+        keys = set(_by_cut(content))
+        if all(self.contents.count("by-cut", key) < 2 for key in keys):
+            return []
+        found = [item for key in keys for item in self.contents.find("by-cut", key)]
+        return sorted(
+            {item["metadata"]["name"] for item in found if item["metadata"]["uid"] != own and not self._goes(item)}
+        )
+
+    def _goes(self, content: Object) -> bool:
+        """Whether this content is on its way out, so that nobody relies on its data through it."""
+        snapshot = self.snapshots.by_uid(snapshot_of_reference(content))
+        if is_deleting(content):
+            return snapshot is None or is_deleting(snapshot)
+        return path(content, "spec", "deletionPolicy") == "Delete" and snapshot is not None and is_deleting(snapshot)
 
     def class_of(self, content: Object) -> Object | None:
         """The class that the content names, if it still exists."""
@@ -217,6 +243,12 @@ def _open_by_content(snapshot: Object) -> Iterable[str]:
 def _by_snapshot(content: Object) -> Iterable[str]:
     uid = snapshot_of_reference(content)
     return (uid,) if uid else ()
+
+
+def _by_cut(content: Object) -> Iterable[str]:
+    """The snapshot on the backend, by driver and handle."""
+    handle = path(content, "status", "snapshotHandle") or path(content, "spec", "source", "snapshotHandle")
+    return (f"{path(content, 'spec', 'driver')}/{handle}",) if handle else ()
 
 
 def _default_classes(klass: Object) -> Iterable[str]:

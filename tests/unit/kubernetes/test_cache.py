@@ -29,6 +29,20 @@ def test_our_write_shows_at_once_and_the_older_news_is_ignored() -> None:
     assert heard == ["12"]
 
 
+def test_a_namesake_ends_what_was_there_before_it() -> None:
+    """A list after an outage may show the new object alone: what is remembered by the old one must end with it."""
+    cache = Cache(trim.whole)
+    heard: list[tuple[str, str]] = []
+    cache.listen(
+        lambda before, after: heard.append(tuple((x or o.claim())["metadata"]["uid"] for x in (before, after)))
+    )
+    cache.fold(o.snapshot())
+    cache.fold(o.snapshot(metadata__uid="next", metadata__resourceVersion="11"))
+    assert heard == [("claim-uid", o.UID), (o.UID, "claim-uid"), ("claim-uid", "next")]
+    assert cache.saw_go("apps", "one")
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="12"))
+
+
 def test_what_is_gone_does_not_come_back() -> None:
     cache = Cache(trim.whole)
     cache.fold(o.snapshot())
