@@ -11,7 +11,7 @@ import pytest
 
 from bridge.ledger.store import SqlLedger
 from bridge.model.failure import ConflictError, InvalidError
-from bridge.model.snapshot import SnapshotState, Wish
+from bridge.model.snapshot import HandleSource, SnapshotState, SnapshotStatus, Wish
 from bridge.ports.ledger import EntryFilter
 from tests.contract.ledger import samples
 from tests.contract.ledger.samples import all_names, entry, key, status
@@ -249,3 +249,23 @@ async def test_what_is_not_of_its_type_is_refused(ledger: SqlLedger, changes: di
     with pytest.raises(InvalidError):
         await ledger.add(entry(**changes))
     assert await all_names(ledger) == []
+
+
+async def test_who_holds_a_snapshot_is_who_cut_it_and_who_took_it_over(ledger: SqlLedger) -> None:
+    await ledger.add(entry("cut"))
+    await ledger.save(
+        key("cut"), samples.record(driver=entry().driver, handle='odd "%_ handle', ready=True, version="")
+    )
+    taken = {"volume": "", "source": HandleSource('odd "%_ handle')}
+    for uid in ("taken", "kept", "left"):
+        await ledger.add(entry(uid, **taken))
+    for uid, state in (("kept", SnapshotState.RETAINED), ("left", SnapshotState.GONE)):
+        booked = await ledger.entry(key(uid))
+        assert booked is not None
+        await ledger.change(dataclasses.replace(booked, status=SnapshotStatus(state)))
+    await ledger.add(entry("other", volume="", source=HandleSource("odd")))
+    found = await ledger.holders(entry().driver, 'odd "%_ handle')
+    assert sorted(one.key.uid for one in found) == ["cut", "taken"]
+    quick = await ledger.holders(entry().driver, 'odd "%_ handle', adopted_only=True)
+    assert [one.key.uid for one in quick] == ["taken"]
+    assert await ledger.holders("another.driver", 'odd "%_ handle') == []

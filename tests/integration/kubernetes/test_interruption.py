@@ -279,3 +279,37 @@ async def test_a_stale_record_changes_nothing(control_plane: ControlPlane, names
             with pytest.raises(ConflictError):
                 await verb(key, record)
         assert "deletionTimestamp" not in of(await stand.get("volumesnapshotcontent", name), "metadata")
+
+
+async def test_a_snapshot_goes_with_the_last_content_that_names_it(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """A pre-provisioned content of a dynamic snapshot's handle: deleting one takes the other's data only at last."""
+    async with stands.running(control_plane) as stand:
+        await stand.klass(f"{namespace}-c")
+        await stand.volume(namespace, "data")
+        await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-c", claim="data"))
+        await stand.until_ready(namespace, "one")
+        (handle,) = stand.plugin.handles()
+        static = {
+            "apiVersion": names.API_VERSION,
+            "kind": "VolumeSnapshotContent",
+            "metadata": {"name": f"{namespace}-static"},
+            "spec": {
+                "driver": stand.plugin.driver,
+                "deletionPolicy": "Delete",
+                "source": {"snapshotHandle": handle},
+                "volumeSnapshotRef": {"namespace": namespace, "name": "two"},
+            },
+        }
+        await stand.apply(static, stands.snapshot_object(namespace, "two", content=f"{namespace}-static"))
+        await stand.until_ready(namespace, "two")
+        await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
+        await asyncio.sleep(1)
+        assert stand.plugin.handles() == {handle}
+        assert of(stand.snapshot(namespace, "one"), "metadata", "finalizers")
+        await stand.kubectl("delete", "volumesnapshot", "two", "-n", namespace, "--wait=false")
+        await stand.until_known(lambda: not stand.snapshot(namespace, "one") and not stand.snapshot(namespace, "two"))
+        await stand.settle()
+        assert stand.plugin.handles() == set()
+        assert await stand.get("volumesnapshotcontent", f"{namespace}-static") is None
