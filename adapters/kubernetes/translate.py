@@ -201,7 +201,8 @@ def _to_make(facts: Facts) -> _Cut:
     metadata = snapshot["metadata"]
     if content is not None:
         raise _not_mine(content, snapshot)
-    if path(snapshot, "status", "boundVolumeSnapshotContentName") and path(snapshot, "status", "creationTime"):
+    was_cut = path(snapshot, "status", "creationTime") or is_ready(snapshot)
+    if was_cut and path(snapshot, "status", "boundVolumeSnapshotContentName"):
         # It was cut once. Cutting anew would give other data under the old name.
         raise Trouble(
             "SnapshotContentMissing",

@@ -163,6 +163,12 @@ TROUBLES: list[tuple[str, Facts, str, str]] = [
         "SnapshotContentMissing",
         "VolumeSnapshotContent is missing",
     ),
+    (
+        "it was ready, its driver tells no time, and the content has vanished",
+        facts(snapshot=o.snapshot(status={"boundVolumeSnapshotContentName": "c", "readyToUse": True})),
+        "SnapshotContentMissing",
+        "VolumeSnapshotContent is missing",
+    ),
     ("static content missing", static(content=None), "SnapshotContentMissing", "VolumeSnapshotContent is missing"),
     (
         "static, but the content is dynamic",
