@@ -128,7 +128,7 @@ def _gate(plugin: PluginView) -> Step | None:
 
 
 def _after_back_off(journal: Journal, now: float) -> Later | None:
-    if journal.retry_at <= now:
+    if not now < journal.retry_at <= now + backoff.RETRY_MOST_SECONDS:  # beyond it, the clock was set back
         return None
     return Later(journal.retry_at - now, str(journal.failure) if journal.failure else "backing off")
 

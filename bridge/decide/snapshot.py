@@ -74,7 +74,7 @@ def _begin(seen: Observed, now: float) -> act.Action:
     gate = _gate_plugin(seen)
     if gate is not None:
         return gate
-    if record is not None and record.retry_at > now:
+    if record is not None and _is_early(seen, record, now):
         return _back_off(record, now)
     return act.NoteIntent(
         Note(
@@ -135,7 +135,13 @@ def _settle_note(seen: Observed, record: Record, now: float) -> act.Action:
 
 def _through_gate(seen: Observed, record: Record, now: float) -> act.Action | None:
     """What forbids a plugin call now, or None."""
-    return _gate_plugin(seen) or (_back_off(record, now) if record.retry_at > now else None)
+    return _gate_plugin(seen) or (_back_off(record, now) if _is_early(seen, record, now) else None)
+
+
+def _is_early(seen: Observed, record: Record, now: float) -> bool:
+    """Whether a back-off is not over. One that is longer than any was written by a clock that was set back since."""
+    longest = max(backoff.RETRY_MOST_SECONDS, seen.plugin.poll_most_seconds)
+    return now < record.retry_at <= now + longest
 
 
 def _gate_plugin(seen: Observed) -> act.Action | None:

@@ -161,6 +161,16 @@ def test_the_wait_of_a_back_off_is_what_is_left_of_it() -> None:
     assert step.seconds == 7.0
 
 
+@pytest.mark.parametrize("words", ["present open late", "absent ready condemned late"])
+def test_a_clock_that_was_set_back_holds_nothing_up(words: str) -> None:
+    state = seen(words)
+    assert state.record is not None
+    far = dataclasses.replace(state, record=dataclasses.replace(state.record, retry_at=NOW + 301.0))
+    assert isinstance(snapshot.decide(far, NOW), act.Create | act.Delete)
+    near = dataclasses.replace(state, record=dataclasses.replace(state.record, retry_at=NOW + 300.0))
+    assert isinstance(snapshot.decide(near, NOW), act.Wait)
+
+
 FOLDS = [
     ("open, refused, our own note", "open", "me", REFUSED, False, False),
     ("open, unsure", "open", "me", UNSURE, True, True),
