@@ -11,7 +11,7 @@ from bridge.ports.identity import Caller
 routes = Endpoints("inventory")
 
 
-@routes.add("GET", "/v1/volumes", answer=documents.VolumeListDocument, query=asks.VolumeQuery)
+@routes.add("GET", "/v1/volumes", answer=documents.VolumeListDocument, query=asks.VolumeQuery, problems=(404,))
 async def list_volumes(call: Call[asks.VolumeQuery, None]) -> Answer:
     """List the volumes that the caller may see."""
     query = call.query

@@ -36,7 +36,7 @@ async def create_snapshot(call: Call[asks.NoQuery, asks.SnapshotBody]) -> Answer
     return Answer(document, _location(operation))
 
 
-@routes.add("GET", "/v1/snapshots", answer=documents.SnapshotListDocument, query=asks.SnapshotQuery)
+@routes.add("GET", "/v1/snapshots", answer=documents.SnapshotListDocument, query=asks.SnapshotQuery, problems=(404,))
 async def list_snapshots(call: Call[asks.SnapshotQuery, None]) -> Answer:
     """List snapshots, newest first."""
     query = call.query
