@@ -38,7 +38,10 @@ def main() -> None:
     except (access.KubectlError, process.ServerError, process.MissingServerError, AssertionError) as error:
         print(f"   {error}", flush=True)
         raise SystemExit(1) from None
-    story.end("Done. The data came back, and nothing is left behind.")
+    story.end(
+        "Done. The data came back, and nothing is left behind.",
+        f"the manifests are in {SAMPLES}, a config to start from is configs/kubernetes.yaml",
+    )
 
 
 def why_no_pod() -> str:
@@ -84,7 +87,7 @@ def _play(story: Story, stack: contextlib.ExitStack, *, with_pods: bool) -> None
         disk = _driver_with_kubelet(story, stack, place)
         workload: Workload = Pods(story, place)
     else:
-        kubectl(story, "version")
+        kubectl(story, "get", "namespaces")
         story.step("Start a CSI driver over a directory")
         disk = stack.enter_context(localdisk.start_localdisk())
         story.say(f"localdisk, as {localdisk.NAME}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from adapters.nomad.errors import AnswerError
 from demo.story import Story, checksum, fill, interruptible
-from tests.contract.nomad import real
+from tests.support.nomad import real
 from tests.contract.nomad.world import PLUGIN, World, consumer_job, world
 from tests.support import localdisk, serve
 from tests.support.bed import paths, process
@@ -40,7 +40,10 @@ def main() -> None:
     except (process.ServerError, process.MissingServerError, AssertionError) as error:
         print(f"   {error}", flush=True)
         raise SystemExit(1) from None
-    story.end("Done. The data came back, and nothing is left behind.")
+    story.end(
+        "Done. The data came back, and nothing is left behind.",
+        "docs/nomad.md explains the hooks, and configs/nomad has jobs to start from",
+    )
 
 
 async def _tell(story: Story, *, real_agent: bool) -> None:
@@ -52,7 +55,7 @@ async def _tell(story: Story, *, real_agent: bool) -> None:
         story.say(f"its files have the checksum {before}")
         async with _serving(story, place):
             uid = await _deploy(story, place)
-            story.step("Have an accident: the new release spoils the files")
+            story.step("Have an accident: the new version deletes a folder and overwrites a file")
             shutil.rmtree(files / "notes")
             (files / "photo.raw").write_bytes(b"oops")
             story.expect(checksum(files) != before, f"the volume is damaged: checksum {checksum(files)}")

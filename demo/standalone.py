@@ -33,7 +33,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="snapbridge-demo-"))
     with interruptible(), _folder(folder), Driver(folder / "driver", folder / "driver.log") as driver:
         _play(story, folder, driver)
-    story.end("Done. The data came back, and nothing is left behind.")
+    story.end(
+        "Done. The data came back, and nothing is left behind.",
+        "configs/standalone.yaml is a config to start from, docs/cli.md has every command",
+    )
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def _clean_up(story: Story, driver: Driver, handles: list[str]) -> None:
     for handle in handles:
         driver.unmount(handle)
         driver.delete_volume(handle)
-    story.expect(driver.volumes() == [], "and, the two volumes deleted, no volume")
+    story.expect(driver.volumes() == [], "it holds no volume either, now that both are deleted")
 
 
 class Server:

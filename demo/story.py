@@ -70,8 +70,8 @@ class Story:
         self.say(text)
         raise SystemExit(1)
 
-    def end(self, text: str) -> None:
-        print(f"\n{text} ({time.monotonic() - self._began:.0f} s)", flush=True)
+    def end(self, text: str, following: str) -> None:
+        print(f"\n{text} ({time.monotonic() - self._began:.0f} s)\nNext: {following}.", flush=True)
 
 
 @contextlib.contextmanager

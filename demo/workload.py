@@ -105,11 +105,13 @@ class Mounts:
         self._mounted: dict[str, tuple[str, Path]] = {}
 
     def write(self) -> str:
+        self._story.say("(there is no pod, so the demonstration itself mounts the volume and writes 22 files)")
         fill(self._mount(SOURCE))
         return self._sum(SOURCE)
 
     def damage(self) -> str:
         (self._mounted[SOURCE][1] / "photo.raw").write_bytes(b"oops")
+        self._story.say("(photo.raw is overwritten)")
         return self._sum(SOURCE)
 
     def restored(self) -> str:
