@@ -238,7 +238,8 @@ def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Fai
     )
     if not isinstance(step, act.Create) or not record.note_open or record.note is None:
         return after
-    if failure.kind is FailureKind.UNSURE or record.note.writer != seen.writer:
+    ours = bool(seen.writer) and record.note.writer == seen.writer  # a key in doubt has no writer
+    if failure.kind is FailureKind.UNSURE or not ours:
         return dataclasses.replace(after, note=dataclasses.replace(record.note, unsure=True))
     if record.note.unsure:
         return after

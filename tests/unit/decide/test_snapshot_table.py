@@ -194,6 +194,17 @@ def test_a_refusal_closes_only_a_note_that_is_wholly_ours(
     assert record.retry_at == NOW + 1
 
 
+def test_a_note_that_was_written_in_doubt_is_closed_by_no_refusal() -> None:
+    state = dataclasses.replace(seen("present open"), writer="")
+    assert state.record is not None
+    nobodys = dataclasses.replace(NOTE, writer="")
+    state = dataclasses.replace(state, record=dataclasses.replace(state.record, note=nobodys))
+    record = snapshot.fold(state, act.Create(nobodys), Failed(REFUSED), NOW)
+    assert record.note_open
+    assert record.note is not None
+    assert record.note.unsure
+
+
 def test_a_poll_keeps_what_an_answer_leaves_out() -> None:
     state = seen("present cut")
     assert state.record is not None
