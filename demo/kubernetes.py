@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from bridge.pb.csi.v1 import csi_pb2
-from demo.story import Story, interruptible
+from demo.story import Story
 from demo.workload import COPY, SAMPLES, SOURCE, Mounts, Pods, Workload, kubectl, volume_handle
 from tests.support import beside_kubelet, claims, localdisk, serve
 from tests.support.bed import access, build, controlplane, journal, node, packages, paths, process
@@ -33,7 +33,7 @@ def main() -> None:
     )
     try:
         _build(with_pods=not missing)
-        with interruptible(), contextlib.ExitStack() as stack, _kept_logs():
+        with story.interruptible(), contextlib.ExitStack() as stack, _kept_logs():
             _play(story, stack, with_pods=not missing)
     except (access.KubectlError, process.ServerError, process.MissingServerError, AssertionError) as error:
         print(f"   {error}", flush=True)

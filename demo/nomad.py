@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.nomad.errors import AnswerError
-from demo.story import Story, checksum, fill, interruptible
-from tests.support.nomad import real
+from demo.story import Story, checksum, fill
 from tests.contract.nomad.world import PLUGIN, World, consumer_job, world
 from tests.support import localdisk, serve
 from tests.support.bed import paths, process
+from tests.support.nomad import real
 from tests.support.nomad.agent import FakeNomad
 
 VOLUME, COPY, JOB = "web-data", "web-data-restored", "web"
@@ -35,7 +35,7 @@ def main() -> None:
             "Nomad: a FAKE agent, as NOMAD_BIN names no binary; the service, the CSI driver and the bytes are real."
         )
     try:
-        with interruptible():
+        with story.interruptible():
             asyncio.run(_tell(story, real_agent=bool(binary)))
     except (process.ServerError, process.MissingServerError, AssertionError) as error:
         print(f"   {error}", flush=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from demo.driver import DRIVER, Driver
-from demo.story import Story, checksum, fill, interruptible
+from demo.story import Story, checksum, fill
 
 START_SECONDS = 30.0
 CONFIG = """\
@@ -31,7 +31,7 @@ def main() -> None:
     story = Story()
     print("Standalone: snapbridge and its own CSI driver on this host, in a temporary folder.")
     folder = Path(tempfile.mkdtemp(prefix="snapbridge-demo-"))
-    with interruptible(), _folder(folder), Driver(folder / "driver", folder / "driver.log") as driver:
+    with story.interruptible(), _folder(folder), Driver(folder / "driver", folder / "driver.log") as driver:
         _play(story, folder, driver)
     story.end(
         "Done. The data came back, and nothing is left behind.",

@@ -24,6 +24,8 @@ class Story:
     def __init__(self) -> None:
         self._number = 0
         self._began = time.monotonic()
+        self._interrupted = 0
+        self._child: subprocess.Popen[str] | None = None
         self.env = {**os.environ, "NO_COLOR": "1"}
 
     def step(self, title: str) -> None:
@@ -36,14 +38,29 @@ class Story:
     def run(self, argv: Sequence[str], *, shown: str, stdin: str = "") -> None:
         """Run a command; show it as a user would type it, and all that it printed."""
         self.say(f"$ {shown}")
-        done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
-            check=False, timeout=COMMAND_SECONDS,
-        )  # fmt: skip
-        if done.stdout.strip():
-            self.say(done.stdout.rstrip())
-        if done.returncode != 0:
-            self.fail(f"exit code {done.returncode}")
+        printed = self.output(argv, stdin)
+        if printed.strip():
+            self.say(printed.rstrip())
+
+    def output(self, argv: Sequence[str], stdin: str = "") -> str:
+        """All that a command printed. A failure ends the demonstration; an interruption ends the command too."""
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env
+        ) as child:
+            self._child = child
+            try:
+                printed, _ = child.communicate(stdin, timeout=COMMAND_SECONDS)
+            except BaseException:
+                child.kill()
+                raise
+            finally:
+                self._child = None
+        if self._interrupted:
+            raise SystemExit(128 + self._interrupted)
+        if child.returncode != 0:
+            self.say(printed.rstrip()[-2000:])
+            self.fail(f"exit code {child.returncode}")
+        return printed
 
     def snapbridge(self, *words: str) -> None:
         """Run the product's own command."""
@@ -51,13 +68,8 @@ class Story:
 
     def rows(self, noun: str) -> list[dict[str, Any]]:
         """What `snapbridge NOUN list` has, quietly."""
-        done = subprocess.run(
-            [sys.executable, "-m", "bridge", noun, "list", "-o", "json"],
-            capture_output=True, text=True, env=self.env, check=False, timeout=COMMAND_SECONDS,
-        )  # fmt: skip
-        if done.returncode != 0:
-            self.fail(f"snapbridge {noun} list: {done.stderr.strip()[-2000:]}")
-        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        printed = self.output([sys.executable, "-m", "bridge", noun, "list", "-o", "json"])
+        found: list[dict[str, Any]] = json.loads(printed)["items"]
         return found
 
     def expect(self, holds: bool, what: str) -> None:
@@ -70,26 +82,29 @@ class Story:
         self.say(text)
         raise SystemExit(1)
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the demonstration once; what follows is cleaning up, which nothing interrupts."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            for one in signals:
+                signal.signal(one, signal.SIG_IGN)
+            self._interrupted = number
+            if self._child is not None:
+                self._child.kill()
+            print("\nInterrupted: cleaning up.", flush=True)
+            raise SystemExit(128 + number)
+
+        before = {one: signal.signal(one, stop) for one in signals}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
     def end(self, text: str, following: str) -> None:
         print(f"\n{text} ({time.monotonic() - self._began:.0f} s)\nNext: {following}.", flush=True)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the demonstration once, and what follows is cleaning up, which nothing interrupts."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_IGN)
-        print("\nInterrupted: cleaning up.", flush=True)
-        raise SystemExit(128 + number)
-
-    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def fill(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Protocol
 
@@ -85,13 +84,7 @@ class Pods:
 
     def _exec(self, pod: str, script: str) -> str:
         self._story.say(f"$ kubectl exec {pod} -- sh -c '{script}'")
-        done = subprocess.run(
-            [access.kubectl_program(), "exec", pod, "--", "sh", "-ec", script],
-            capture_output=True, text=True, env=self._story.env, check=False, timeout=60,
-        )  # fmt: skip
-        if done.returncode != 0:
-            self._story.fail(f"exit code {done.returncode}: {done.stderr.strip()}")
-        printed = done.stdout.strip()
+        printed = self._story.output([access.kubectl_program(), "exec", pod, "--", "sh", "-ec", script]).strip()
         if printed:
             self._story.say(printed)
         return printed.partition(" ")[0]
