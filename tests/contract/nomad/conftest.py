@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.nomad import real
 from tests.contract.nomad.world import World, world
 from tests.support import localdisk
 from tests.support.bed import paths
+from tests.support.nomad import real
 from tests.support.nomad.agent import FakeNomad
 
 KINDS = ["fake", "real"] if real.binary() else ["fake"]

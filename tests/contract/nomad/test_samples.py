@@ -14,11 +14,11 @@ from adapters.nomad.decide import hooks
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings
 from bridge.model.outcome import Done
-from tests.contract.nomad import real
 from tests.contract.nomad.world import World, consumer_job, eventually, world
 from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, running, until
 from tests.support import localdisk
 from tests.support.bed import paths
+from tests.support.nomad import real
 from tests.support.nomad.agent import FakeNomad
 
 SAMPLES = paths.REPOSITORY / "configs" / "nomad"

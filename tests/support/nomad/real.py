@@ -1,39 +1,36 @@
-"""`RealNomad`: a real agent with the surface of the fake, where NOMAD_BIN names a binary or `nomad` is on PATH.
+"""A real Nomad agent for tests and demonstrations: one server and client on loopback ports, dead with the run.
 
-    async with RealNomad() as agent:
-        await agent.run_plugin("disk", [sys.executable, "-m", "adapters.localdisk", "--endpoint", "${CSI_ENDPOINT}"])
-
-It must not download a binary. The agent dies with the test run, as every server of the bed does.
+It is used where NOMAD_BIN names a binary or `nomad` is on PATH; nothing downloads one.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
+import signal
+import time
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import aiohttp
-
+from tests.support import localdisk
 from tests.support.bed import paths, ports, process
-from tests.support.nomad.plugin_job import plugin_job
 
-# Without the denylist the agent asks clouds for metadata for minutes and then dies (test-bed.md 4).
+_STOP_SECONDS = 20.0
 _CONFIG = """
-data_dir = "{data_dir}"
 bind_addr = "127.0.0.1"
 disable_update_check = true
 disable_anonymous_signature = true
-ports {{ http = {http}  rpc = {rpc}  serf = {serf} }}
+ports {{ http = {http}, rpc = {rpc}, serf = {serf} }}
+consul {{ auto_advertise = false, server_auto_join = false, client_auto_join = false }}
 acl {{ enabled = {acl} }}
 plugin "raw_exec" {{ config {{ enabled = true }} }}
 client {{
-  network_interface = "lo"
-  options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
+  options {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault" }}
 }}
 """
 
@@ -43,94 +40,95 @@ def binary() -> str:
     return os.environ.get("NOMAD_BIN") or shutil.which("nomad") or ""
 
 
-def configuration(data_dir: Path, http: int, rpc: int, serf: int, *, acl: bool) -> str:
-    """The agent's file: loopback only, its own ports and folder, no cloud fingerprints."""
-    return _CONFIG.format(data_dir=data_dir, http=http, rpc=rpc, serf=serf, acl=str(acl).lower())
+@dataclasses.dataclass(frozen=True, slots=True)
+class RealAgent:
+    """A running agent."""
+
+    url: str
+    state_dir: str
+    alloc_dir: Path
+    process: process.Process
 
 
-class RealNomad:
-    """A server and client in one process. Its folder and its log are kept when a test fails."""
+def configuration(http: int, rpc: int, serf: int, *, acl: bool) -> str:
+    """The agent's file: loopback only, and no question to any cloud."""
+    return _CONFIG.format(http=http, rpc=rpc, serf=serf, acl=str(acl).lower())
 
-    def __init__(self, *, acl: bool = False, program: str | None = None) -> None:
-        self.program = binary() if program is None else program
-        self.acl = acl
-        self.token = ""  # the management token, with ACLs on
-        self.url = ""
-        self.data_dir = Path()
-        self._server: process.Process | None = None
 
-    @property
-    def state_dir(self) -> Path:
-        """The client's state directory; plugin sockets are below it."""
-        return self.data_dir / "client"
+def start(*, acl: bool = False) -> RealAgent:
+    """Start an agent and wait until it has a leader and a ready node. MissingServerError when there is no binary."""
+    if not binary():
+        raise process.MissingServerError("there is no Nomad binary: set NOMAD_BIN=/path/to/nomad")
+    folder = paths.fresh("nomad")
+    http, rpc, serf = ports.free(), ports.free(), ports.free()
+    config = folder / "agent.hcl"
+    config.write_text(configuration(http, rpc, serf, acl=acl))
+    url = f"http://127.0.0.1:{http}"
+    state = folder / "s"
+    argv: list[str | Path] = [
+        binary(), "agent", "-dev", "-config", config, "-state-dir", state, "-alloc-dir", folder / "a",
+        "-log-level", "INFO",
+    ]  # fmt: skip
+    launch = process.Launch(
+        name="nomad",
+        argv=argv,
+        log=folder / "nomad.log",
+        ready=lambda: _ready(url, acl=acl),
+        ready_seconds=60.0,
+        folder=folder,
+    )
+    server = process.Process(launch)
+    server.start()
+    return RealAgent(url, str(state), folder / "a", server)
 
-    async def __aenter__(self) -> Self:
-        if not self.program:
-            raise process.MissingServerError("no Nomad binary: set NOMAD_BIN to one, or put `nomad` on PATH")
-        await asyncio.to_thread(self._start)
-        if self.acl:
-            self.token = (await self.call("POST", "/v1/acl/bootstrap"))["SecretID"]
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            await asyncio.to_thread(server.stop)
-            process.forget(server)
+def stop(agent: RealAgent, token: str = "") -> None:
+    """Stop every job, then the agent, and take away what its tasks left running or mounted."""
+    folder = agent.alloc_dir.parent
+    try:
+        _stop_jobs(agent.url, token)
+    finally:
+        agent.process.stop()
+        process.forget(agent.process)
+        _kill_left_over(folder)
+        localdisk.clear(folder)
 
-    def _start(self) -> None:
-        folder = paths.fresh("nomad")
-        self.data_dir = folder / "d"
-        http, rpc, serf = ports.free(), ports.free(), ports.free()
-        self.url = f"http://127.0.0.1:{http}"
-        config = folder / "agent.hcl"
-        config.write_text(configuration(self.data_dir, http, rpc, serf, acl=self.acl))
-        argv: list[str | Path] = [self.program, "agent", "-dev", "-config", config, "-log-level", "INFO"]
-        log = folder / "nomad.log"
-        launch = process.Launch(name="nomad", argv=argv, log=log, ready=self._ready, folder=folder)
-        self._server = process.Process(launch)
-        self._server.start()
 
-    def _ready(self) -> bool:
-        with urllib.request.urlopen(f"{self.url}/v1/status/leader", timeout=2) as answer:
-            led = ":" in answer.read().decode()
-        if not led or self.acl:
-            return led
-        with urllib.request.urlopen(f"{self.url}/v1/nodes", timeout=2) as answer:
-            return any(node["Status"] == "ready" for node in json.load(answer))
-
-    async def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """A request that must succeed; returns its JSON. Raises RuntimeError with the agent's text."""
-        headers = {"X-Nomad-Token": self.token} if self.token else {}
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=150)) as session,
-            session.request(method, self.url + path, json=body, params=query) as response,
+def _stop_jobs(url: str, token: str) -> None:
+    """An agent that ends while a task is being stopped leaves the task's executor behind."""
+    for job in sorted(_call(url, "/v1/jobs", token), key=lambda row: str(row["ID"]).startswith("csi-")):
+        _call(url, f"/v1/job/{urllib.parse.quote(job['ID'], safe='')}", token, method="DELETE")
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(
+            row["JobID"] == job["ID"] and row["ClientStatus"] in ("pending", "running")
+            for row in _call(url, "/v1/allocations", token)
         ):
-            text = await response.text()
-            if response.status >= 300:
-                raise RuntimeError(f"{method} {path}: {response.status} {text}")
-            return json.loads(text) if text.strip() else None
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
 
-    async def run_plugin(
-        self, plugin_id: str, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout_seconds: float = 60.0
-    ) -> str:
-        """Run a driver as a plugin; returns its allocation's id when the plugin is healthy (8 to 11 s)."""
-        await self.call("PUT", "/v1/jobs", plugin_job(plugin_id, argv, str(self.state_dir), env))
-        async with asyncio.timeout(timeout_seconds):
-            while True:
-                found = await self._controller(plugin_id)
-                if found:
-                    return found
-                await asyncio.sleep(0.2)
 
-    async def _controller(self, plugin_id: str) -> str:
-        try:
-            row = await self.call("GET", f"/v1/plugin/csi/{plugin_id}")
-        except RuntimeError:
-            return ""  # 404 until the node has been fingerprinted
-        healthy = [info["AllocID"] for info in row["Controllers"].values() if info["Healthy"]]
-        return str(healthy[0]) if healthy else ""
+def _call(url: str, path: str, token: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(url + path, headers={"X-Nomad-Token": token} if token else {}, method=method)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
 
-    def plugin_socket(self, allocation_id: str) -> Path:
-        """Where the driver of a plugin's allocation listens (nomad.md 1.2)."""
-        return self.state_dir / "csi" / "plugins" / allocation_id / "csi.sock"
+
+def _kill_left_over(folder: Path) -> None:
+    """Executors of this agent, by their own folder in their command lines."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in entry.read_bytes():
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+def _ready(url: str, *, acl: bool) -> bool:
+    """With ACLs on nobody may ask for the nodes yet; the plugin's health tells of them later."""
+    for path in ("/v1/status/leader",) if acl else ("/v1/status/leader", "/v1/nodes"):
+        with urllib.request.urlopen(url + path, timeout=2) as answer:
+            text = answer.read().decode()
+        if path.endswith("leader") and ":" not in text:
+            return False
+        if path.endswith("nodes") and '"Status":"ready"' not in text:
+            return False
+    return True
