@@ -105,7 +105,7 @@ def _driver_with_kubelet(story: Story, stack: contextlib.ExitStack, place: node.
     disk = stack.enter_context(beside_kubelet.driver(place))
     story.say("$ snapbridge node -c node.yaml &")
     stack.enter_context(beside_kubelet.agent(place))
-    stack.callback(place.delete_all_pods)  # before the driver goes: kubelet could not unmount without it
+    stack.callback(place.delete_all_pods, 30)  # before the driver goes: kubelet could not unmount without it
     beside_kubelet.until_registered(place)
     kubectl(story, "get", "csinode", "-o", "custom-columns=NODE:.metadata.name,DRIVERS:.spec.drivers[*].name")
     return disk

@@ -77,9 +77,8 @@ async def _agent(real_agent: bool) -> AsyncIterator[World]:
         found = world("real", agent.url, state_dir=agent.state_dir, alloc_dir=agent.alloc_dir, store=store)
         async with found as place:
             yield place
-            await place.purge(f"csi-{PLUGIN}")
     finally:
-        real.stop(agent)
+        real.stop(agent)  # it ends the plugin's task too; a purge just before would leave a process of it behind
         localdisk.clear(store)
         await asyncio.to_thread(paths.remove_tree, agent.alloc_dir.parent)  # a chroot per task: some seconds
 
