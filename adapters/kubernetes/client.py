@@ -51,9 +51,12 @@ class Client:
         """One object as it stands now."""
         return await self._call("GET", resource.item(namespace, name))
 
-    async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Object:
-        """Create an object; ApiError AlreadyExists when the name is taken."""
-        return await self._call("POST", resource.collection(namespace), body)
+    async def create(
+        self, resource: Resource, namespace: str, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> Object:
+        """Create an object; ApiError AlreadyExists when the name is taken. `dry_run`: only see whether it may be."""
+        query = "?dryRun=All" if dry_run else ""
+        return await self._call("POST", resource.collection(namespace) + query, body)
 
     async def put(self, resource: Resource, body: Mapping[str, Any], *, status: bool = False) -> Object:
         """Replace an object, or its status. The resourceVersion in `body` is the precondition.

@@ -35,6 +35,7 @@ class Door:
         body = _snapshot(draft)
         if draft.adopt_handle:
             self._refuse_taken(draft, body)
+            await self._writer.check(names.SNAPSHOTS, draft.namespace, body)  # else its content would be left behind
             await self._adopt(draft)
         elif draft.policy is DeletionPolicy.RETAIN:
             self._demand_keeping_class(draft)

@@ -44,6 +44,15 @@ class Writer:
         self._caches[resource].fold(answer)
         return answer
 
+    async def check(self, resource: Resource, namespace: str, body: Object) -> None:
+        """Raise what `create` would, and create nothing. A name that is taken is no error here."""
+        try:
+            await self._client.create(resource, namespace, body, dry_run=True)
+        except ApiError as error:
+            if not error.conflict:
+                name = body["metadata"]["name"]
+                raise as_bridge_error(error, f"writing {resource.kind} {namespace}/{name}") from error
+
     async def merge_patch(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         """Merge into an object; give its resourceVersion in `body`."""
         try:

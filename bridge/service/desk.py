@@ -101,6 +101,8 @@ class FrontDesk:
         """
         orchestrator = lane.orchestrator
         if orchestrator.traits.durable_requests:
+            if not draft.adopt_handle:
+                await orchestrator.volumes.find(draft.namespace, draft.volume)
             return await orchestrator.submit(draft)
         key = snapshot_key(draft.cluster, draft.uid)
         known = await self._book.entry(key)
