@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Access:
             raise KubectlError(done)
         return done
 
-    def apply(self, manifest: str | Mapping[str, Any] | list[Mapping[str, Any]]) -> None:
+    def apply(self, manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """`kubectl apply -f -` of YAML text, one object, or several."""
         self.kubectl("apply", "-f", "-", stdin=_text(manifest))
 
@@ -116,9 +116,9 @@ def kubectl_program() -> str:
     return shutil.which(KUBECTL) or str(build.binary(KUBECTL))
 
 
-def _text(manifest: str | Mapping[str, Any] | list[Mapping[str, Any]]) -> str:
+def _text(manifest: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     if isinstance(manifest, str):
         return manifest
-    if isinstance(manifest, list):
-        return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifest})
-    return json.dumps(manifest)
+    if isinstance(manifest, Mapping):
+        return json.dumps(manifest)
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifest)})
