@@ -28,6 +28,7 @@ PROGRAMS = {
     "setpriv": "util-linux",
     "umount": "mount",
     "fsfreeze": "util-linux",
+    "curl": "curl",
 }
 """Program -> the Debian package that brings it."""
 
