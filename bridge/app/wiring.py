@@ -39,6 +39,7 @@ from bridge.service.runner import Runner
 
 log = logging.getLogger(__name__)
 Task = Callable[[], Awaitable[None]]
+FIRST_LOOK_SECONDS = 2.0
 
 
 class WallClock:
@@ -174,6 +175,8 @@ class Service:
         )
 
         async def run() -> None:
+            # A caller right after the start finds the plugins known, not "unknown driver".
+            await self.registry.first_look(FIRST_LOOK_SECONDS)
             await serve(app, settings, started=self._started)
 
         return run

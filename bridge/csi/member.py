@@ -69,6 +69,8 @@ class Setting:
     changed: Callable[[frozenset[str]], None]
     """Called with the drivers whose members changed."""
 
+NOT_YET = "it has not answered yet"
+
 
 class Member:
     """Keeps one instance. Its public attributes are for reading."""
@@ -79,7 +81,7 @@ class Member:
         self.backend = backend
         self.node = node
         self.healthy = False
-        self.sentence = "it has not answered yet"
+        self.sentence = NOT_YET
         self.known: Fingerprint | None = None
         self.instances: dict[Role, Instance] = {}
         self._setting = setting

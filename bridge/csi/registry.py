@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from bridge.csi.carried import CarriedLink
 from bridge.csi.given import GivenMember
 from bridge.csi.instance import Instance
-from bridge.csi.member import Member, Setting
+from bridge.csi.member import NOT_YET, Member, Setting
 from bridge.csi.settings import RegistrySettings
 from bridge.csi.socket import SocketLink
 from bridge.csi.trace import Tracer
@@ -52,6 +52,12 @@ class Registry:
         finally:
             self._group = None
             self._tasks.clear()
+
+    async def first_look(self, seconds: float) -> None:
+        """Return once every announced instance has answered or failed, at most after so long."""
+        deadline = self._clock.now() + seconds
+        while any(row.sentence == NOT_YET for row in self.describe()) and self._clock.now() < deadline:
+            await self._clock.sleep(0.02)
 
     def view(self, driver: str) -> PluginView:
         """See the port."""
