@@ -69,6 +69,7 @@ class Setting:
     changed: Callable[[frozenset[str]], None]
     """Called with the drivers whose members changed."""
 
+
 NOT_YET = "it has not answered yet"
 
 
