@@ -124,7 +124,10 @@ def test_servers_die_with_a_killed_run(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             pid = int(holder.stdout.readline())
-            assert "sleep" in _command(pid)
+            deadline = time.monotonic() + 10
+            while "sleep" not in _command(pid):  # between fork and exec it has no command line of its own
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.02)
         finally:
             holder.kill()
     deadline = time.monotonic() + 10
