@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from adapters.localdisk import btrfs, copy, images, loop, mounts, records, store
+from adapters.localdisk import btrfs, copy, failures, images, loop, mounts, records, store
 from adapters.localdisk.freeze import Freezer
 from adapters.localdisk.layout import TEMPORARY, Layout
 from adapters.localdisk.records import Form, Snapshot, Volume
@@ -155,14 +155,30 @@ class Content:
                     continue
                 if records.ID_PATTERN.fullmatch(name):
                     _log.info("removing %s, which an interrupted operation left", path.name)
-                    remove(path)
+                    try:
+                        remove(path)
+                    except failures.DriverError as error:
+                        _log.error("%s is kept for now: %s", path.name, error)
                     self._steps("swept")
                 else:
                     _log.warning("%s is not ours and is left alone", path)
 
 
+def check_no_mounts(path: Path) -> None:
+    """Raises FAILED_PRECONDITION when something is mounted inside a tree: its files would be removed with ours.
+
+    A workload's mount below its published path appears here too, where mounts are shared (systemd's default).
+    """
+    foreign = [m.path for m in mounts.table() if m.path == str(path) or m.path.startswith(f"{path}/")]
+    if foreign:
+        failures.precondition(f"{foreign[0]} is mounted inside {path.name}: unmount it first, then repeat")
+
+
 def remove(path: Path) -> None:
-    """Removes a file or a tree; nothing there is fine."""
+    """Removes a file or a tree; nothing there is fine. Raises FAILED_PRECONDITION, and removes nothing, if
+    something is mounted inside.
+    """
+    check_no_mounts(path)
     if path.is_dir() and not path.is_symlink():
         btrfs.remove_tree(path)
     else:

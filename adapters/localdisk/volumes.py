@@ -6,19 +6,21 @@ It must not know of gRPC messages or of locks: the caller holds the volume.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapters.localdisk import capacity, failures, images, records
+from adapters.localdisk import capacity, content, failures, images, records
 from adapters.localdisk.content import Content
 from adapters.localdisk.layout import Layout
 from adapters.localdisk.records import Form, Snapshot, Volume
 from adapters.localdisk.store import Store
 from adapters.localdisk.uses import Uses
 
+_log = logging.getLogger(__name__)
 _OCTAL = re.compile(r"0?[0-7]{3,4}")
 PARAMETERS = {"mode": "permissions of the volume's root directory, octal, 0777 if not given"}
 
@@ -151,6 +153,7 @@ class Volumes:
             paths = self.uses.in_use(key)
             if paths:
                 failures.precondition(f"volume {key} is in use at {paths[0]}: unpublish and unstage it first")
+            content.check_no_mounts(self.layout.data(found))
             found = dataclasses.replace(found, deleting=True)
             self.store.volumes.put(found)
         self._finish_delete(found)
@@ -164,7 +167,10 @@ class Volumes:
         """At the start: completes what was being deleted when the driver was killed."""
         for volume in self.store.volumes.all():
             if volume.deleting:
-                self._finish_delete(volume)
+                try:
+                    self._finish_delete(volume)
+                except failures.DriverError as error:  # busy: the next DeleteVolume goes on; others must be served
+                    _log.error("volume %s is still being deleted: %s", volume.id, error)
 
     def expand(self, key: str, wanted: capacity.Wanted) -> Volume:
         """Grows a volume's capacity; never shrinks it."""

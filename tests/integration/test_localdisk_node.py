@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -106,6 +107,36 @@ def test_what_stands_in_the_way_is_left_alone(driver: localdisk.LocalDisk) -> No
     with localdisk.refused(Code.FAILED_PRECONDITION, "not empty"):
         driver.node.NodeUnpublishVolume(ask)
     assert (blocked / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("driver", ["directory"], indirect=True)
+def test_what_is_mounted_inside_a_volume_is_never_deleted_with_it(driver: localdisk.LocalDisk) -> None:
+    volume = driver.volume("v", MiB).volume_id
+    foreign, inside = driver.folder / "foreign", driver.state_dir / "volumes" / volume / "inside"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    inside.mkdir()
+    mounts.bind(foreign, inside)
+    try:
+        with localdisk.refused(Code.FAILED_PRECONDITION, "is mounted inside"):
+            driver.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume))
+        assert (foreign / "thesis.txt").read_text() == "precious"
+        driver.stop()
+        record = driver.state_dir / "records" / "volumes" / f"{volume}.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "deleting": True}))
+        driver.start()  # an interrupted deletion does not end there, and keeps nobody from being served
+        assert (foreign / "thesis.txt").read_text() == "precious"
+        driver.stop()
+        record.unlink()
+        driver.start()  # the sweep of what has no record leaves it alone too
+        assert (foreign / "thesis.txt").read_text() == "precious"
+    finally:
+        mounts.unmount(inside)
+    driver.stop()
+    driver.start()
+    assert driver.left_over() == []
+    assert (foreign / "thesis.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("driver", KINDS, indirect=True)
