@@ -96,8 +96,7 @@ class Stand:
     async def until_gone(self, name: str) -> None:
         gone = lambda: claims.is_gone(self.plane.admin, "volumesnapshot", name, self.namespace)  # noqa: E731
         await self.until(f"{name} gone", gone)
-        contents = lambda: not self.plane.admin.get("volumesnapshotcontent")["items"]  # noqa: E731
-        await self.until("no content left", contents)
+        await self.until("no content left", lambda: not claims.contents(self.plane.admin))
 
     async def backend(self) -> list[str]:
         return await asyncio.to_thread(backend, self.driver)
