@@ -88,14 +88,12 @@ class FileSecrets:
     def _read(self, ref: SecretRef) -> Mapping[str, str]:
         try:
             place = pathlib.Path(os.path.realpath(ref.locator))
-            if not any(place.is_relative_to(os.path.realpath(directory)) for directory in self._allowed):
-                raise InvalidError(
-                    f"the secret {ref} is outside the directories that may be read",
-                    hint="Name its directory in secrets.directories of the configuration.",
-                    field="secret",
-                )
+            self._check_place(place, ref)
             if place.is_dir():
-                return {entry.name: _read_text(entry, ref) for entry in _entries(place)}
+                found = {entry.name: pathlib.Path(os.path.realpath(entry)) for entry in _entries(place)}
+                for target in found.values():
+                    self._check_place(target, ref)
+                return {name: _read_text(target, ref) for name, target in found.items()}
             return _strings(_parse(_read_text(place, ref, strip=False)), ref, "Write an object of strings there.")
         except FileNotFoundError:
             raise NotFoundError(f"the secret {ref} does not exist", field="secret") from None
@@ -103,6 +101,15 @@ class FileSecrets:
             raise UnavailableError(f"the secret {ref} cannot be read: {error.strerror}", field="secret") from None
         except ValueError:
             raise InvalidError(f"the secret {ref} is not UTF-8 text", field="secret") from None
+
+    def _check_place(self, place: pathlib.Path, ref: SecretRef) -> None:
+        if any(place.is_relative_to(os.path.realpath(directory)) for directory in self._allowed):
+            return
+        raise InvalidError(
+            f"the secret {ref} is outside the directories that may be read",
+            hint="Name its directory in secrets.directories of the configuration.",
+            field="secret",
+        )
 
 
 def _entries(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -137,3 +137,16 @@ async def test_an_adapter_adds_its_scheme_later(tmp_path: Path) -> None:
     resolvers["file"] = FileSecrets([str(tmp_path)])
     (tmp_path / "secret").write_text(f"password: {VALUE}")
     assert await late.resolve(SecretRef.parse(f"file:{tmp_path}/secret")) == {"password": VALUE}
+
+
+async def test_a_link_inside_a_directory_of_keys_does_not_lead_out(tmp_path: Path) -> None:
+    allowed, outside = tmp_path / "allowed", tmp_path / "outside"
+    (allowed / "csi" / "..data").mkdir(parents=True)
+    outside.write_text(VALUE)
+    (allowed / "csi" / "..data" / "user").write_text("anna")
+    (allowed / "csi" / "user").symlink_to("..data/user")
+    resolver = chain(allowed, {})
+    assert await resolver.resolve(SecretRef.parse(f"file:{allowed}/csi")) == {"user": "anna"}
+    (allowed / "csi" / "password").symlink_to(outside)
+    text = await refused(resolver, f"file:{allowed}/csi", InvalidError)
+    assert "outside the directories" in text
