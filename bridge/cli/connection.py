@@ -72,6 +72,8 @@ def connect(options: Mapping[str, str | None], environ: Mapping[str, str] | None
     found = {name: options.get(name) or environ.get(variable, "") for name, variable in VARIABLES.items()}
     address = parse_address(found["addr"] or DEFAULT_ADDRESS)
     token = _read_token(found["token_file"]) if found["token_file"] else environ.get(TOKEN_VARIABLE, "").strip()
+    if not _fits_header(token):
+        raise Stop("the token has characters that no token has", hint="put one token in it, on one line", code=USAGE)
     if token and not address.secure and not address.is_this_host:
         raise Stop(f"the token would go to {address.text} unencrypted", hint="use an https:// address", code=USAGE)
     if bool(found["cert_file"]) != bool(found["key_file"]):
@@ -90,6 +92,11 @@ def _read_token(path: str) -> str:
     if not words or not words[-1].isascii():
         raise Stop(f"the token file {path} holds no token", hint="put the token on its first line", code=USAGE)
     return words[-1]
+
+
+def _fits_header(text: str) -> bool:
+    """Whether HTTP can carry it. http.client would quote it in its error, and the token must not be shown."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _bad_address(text: str) -> Stop:

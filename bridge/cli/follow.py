@@ -87,6 +87,12 @@ def is_cut(client: Client, uid: str) -> Callable[[Json], bool]:
     return enough
 
 
+def check(operation: Json) -> None:
+    """Stop when the operation has failed. A repeated request may be answered with one that failed long ago."""
+    if operation["state"] == "failed":
+        raise failed(operation)
+
+
 def failed(operation: Json) -> exits.Stop:
     """The end of the command that a failed operation means."""
     failure = operation["failure"] or {}

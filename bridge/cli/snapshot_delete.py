@@ -90,12 +90,12 @@ class _Run:
         from bridge.cli import follow
 
         name = refs.name_of(snapshot)
-        if seconds is None:
+        if seconds is None and operation["state"] != "failed":
             self._done(operation, f"snapshot {name} deletion requested", name)
             return
         shown = progress.of(f"snapshot {name}", quiet=self._form in ("json", "yaml"))
         try:
-            operation = follow.follow(self._client, operation, seconds=seconds, shown=shown)
+            operation = follow.follow(self._client, operation, seconds=seconds or 0.0, shown=shown)
         except follow.Unfinished as stop:
             if stop.code == exits.INTERRUPTED:
                 raise

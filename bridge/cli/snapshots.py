@@ -46,10 +46,13 @@ def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: 
     Returns when the request is on record; with --wait when the snapshot is ready, or cut. Without NAME it is
     called after the volume and the time.
     """
+    from bridge.cli import follow
+
     key = given.pop("idempotency_key") or _new_key()
     accepted = client.post("/v1/snapshots", _body(given), key=key)
     snapshot, operation = accepted["snapshot"], accepted["operation"]
     name = refs.name_of(snapshot)
+    follow.check(operation)
     seconds = _seconds(wait_seconds, wait_for)
     if seconds is not None:
         snapshot, operation = _wait(client, snapshot, operation, seconds, wait_for or "ready", form)
@@ -91,8 +94,7 @@ def restore(client: Any, ref: str, new_volume: str, wait_seconds: float | None, 
     if wait_seconds is not None:
         shown = progress.of(f"restore {new_volume}", quiet=form in ("json", "yaml"))
         operation = follow.follow(client, operation, seconds=wait_seconds, shown=shown)
-        if operation["state"] == "failed":
-            raise follow.failed(operation)
+    follow.check(operation)
     if form in ("json", "yaml"):
         output.show_document(operation, form)
     elif form == "name":
@@ -121,8 +123,7 @@ def _wait(
     enough = follow.is_cut(client, snapshot["uid"]) if wait_for == "cut" else None
     shown = progress.of(f"snapshot {refs.name_of(snapshot)}", quiet=form in ("json", "yaml"))
     operation = follow.follow(client, operation, seconds=seconds, shown=shown, enough=enough)
-    if operation["state"] == "failed":
-        raise follow.failed(operation)
+    follow.check(operation)
     return client.get(refs.path(snapshot["uid"])), operation
 
 

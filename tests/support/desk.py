@@ -86,7 +86,8 @@ class MemoryDesk:
         known = self._claimed(caller, "create", idempotency_key, draft)
         if known is not None:
             assert isinstance(known, tuple)
-            return known
+            view, operation = known
+            return view, self._operations[operation.id]  # as it stands now, as the service answers
         if draft.cluster not in self.cluster_names:
             raise NotFoundError(f"no cluster {draft.cluster!r} is configured", field="cluster")
         if draft.volume and not any(volume.name == draft.volume for volume in self._volumes):

@@ -199,3 +199,21 @@ def test_json_never_stands_beside_an_error_on_standard_output(run, server):
     assert (result.code, result.out) == (1, "")
     result = run("snapshot", "create", "db", "b", "--json")
     assert json.loads(result.out)["snapshot"]["name"] == "b"
+
+
+@pytest.mark.parametrize("token", ["first-token-hunter2\nsecond-token-hunter2", "hunter2\u2014hunter2"])
+def test_a_token_that_http_cannot_carry_is_refused_and_not_shown(run, monkeypatch, token):
+    monkeypatch.setenv("SNAPBRIDGE_TOKEN", token)
+    result = run("snapshot", "list")
+    assert result.code == exits.USAGE
+    assert "one token" in result.err
+    assert "hunter2" not in result.err + result.out
+
+
+def test_a_repeat_of_what_has_failed_is_no_success(run, server):
+    server.desk.failure = refused("RESOURCE_EXHAUSTED", "the pool is full")
+    words = ("snapshot", "create", "db", "nightly", "--idempotency-key", "k-1")
+    assert run(*words, "--wait").code == exits.FAILED
+    result = run(*words)
+    assert (result.code, result.out) == (exits.FAILED, "")
+    assert "the pool is full" in result.err
