@@ -1,17 +1,19 @@
 """One Kubernetes cluster behind the `Orchestrator` port: both upstream halves in one process.
 
-It wires the pieces of this package and runs the reflectors. One replica only, until leader election exists.
+It wires the pieces of this package and runs the reflectors. Several replicas need `leader_election`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from adapters.kubernetes import connection, names
+from adapters.kubernetes import connection, election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.contents import Contents
+from adapters.kubernetes.decide.election import Terms
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
 from adapters.kubernetes.intake import Door
@@ -22,13 +24,15 @@ from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.volumes import ClaimedVolumes
 from adapters.kubernetes.world import World
-from adapters.kubernetes.writer import Writer
+from adapters.kubernetes.writer import Writer, always
 from bridge.model.keys import Key, snapshot_key
 from bridge.ports.clock import Clock
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 
 Object = dict[str, Any]
+
+CATCH_UP_SECONDS = 120.0
 
 
 class Cluster:
@@ -50,8 +54,6 @@ class Cluster:
         self.cluster = cluster
         self.client = client
         self.world = World()
-        writer = Writer(self.client, self.world)
-        self._events = Events(self.client, clock)
         self.ownership = Ownership(
             self.client,
             clock,
@@ -60,6 +62,9 @@ class Cluster:
             check_seconds=settings.lease_check_seconds,
             quiet_seconds=settings.foreign_quiet_seconds,
         )
+        self.election: election.Election | None = None
+        writer = Writer(self.client, self.world, self._acting)
+        self._events = Events(self.client, clock, self._acting)
         self.requests = SnapshotRequests(
             cluster, self.world, writer, events=self._events, ownership=self.ownership, clock=clock
         )
@@ -76,6 +81,14 @@ class Cluster:
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
         self.world.snapshots.listen(self._on_snapshot)
+
+    def elect(self, standing: election.Election) -> None:
+        """From now on act only while elected. To be called before `run`."""
+        self.election = standing
+        self.ownership.election = standing
+
+    def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
+        return self.election.acting(driver) if self.election is not None else always()
 
     async def submit(self, draft: SnapshotDraft) -> Key:
         """Create a VolumeSnapshot; its class is the draft's parameter `class`, or the driver's default."""
@@ -107,6 +120,9 @@ class Cluster:
                 for reflector in self._reflectors:
                     group.create_task(reflector.run(), name=f"{self.cluster}-{reflector.plural}")
                 group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name=f"{self.cluster}-leases")
+                if self.election is not None:
+                    run_election = self.election.run(self._catch_up, self._on_synced)
+                    group.create_task(run_election, name=f"{self.cluster}-election")
         finally:
             self._wake = lambda _uid: None
             await self.client.close()
@@ -116,7 +132,27 @@ class Cluster:
         reasons = [reflector.sentence for reflector in self._reflectors if reflector.sentence]
         if not reasons and self.ownership.sentence():
             reasons = [self.ownership.sentence()]
+        if self.election is not None and self.election.trouble():
+            reasons.append(self.election.trouble())
         return f"cluster {self.cluster}: {'; '.join(reasons)}" if reasons else ""
+
+    def problems(self) -> Sequence[str]:
+        """What people may want to know though we are ready: that we stand by, and for whom."""
+        return self.election.standing_by() if self.election is not None else ()
+
+    def fence(self, driver: str) -> str:
+        """Why we may not act for this driver at this very moment; empty when we may."""
+        return self.election.why_not(driver) if self.election is not None else ""
+
+    async def _catch_up(self, led_before: bool) -> None:
+        """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            reads = (reflector.catch_up() for reflector in self._reflectors)
+            for failed in await asyncio.gather(*reads, return_exceptions=True):
+                if failed is not None:
+                    raise failed
+        if led_before:
+            self.ledger.begin_term()
 
     def _on_synced(self) -> None:
         if self.world.synced:
@@ -135,6 +171,8 @@ class Cluster:
         """A content that somebody else makes, before our eyes: our own ones carry our note from the start."""
         if after is None or not self.world.synced:
             return
+        if self.fence(""):
+            return  # Another replica of ours acts: that is no other controller.
         notes = after["metadata"].get("annotations") or {}
         if names.INTENT in notes or not path(after, "spec", "source", "volumeHandle"):
             return
@@ -161,4 +199,20 @@ async def build(
     """
     way = await connection.open_connection(settings)
     client = Client(way, timeout_seconds=settings.request_timeout_seconds)
-    return Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)
+    made = Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)
+    if settings.leader_election:
+        made.elect(await standing(settings, made, clock))
+    return made
+
+
+async def standing(settings: Settings, cluster: Cluster, clock: Clock) -> election.Election:
+    """Its own connections: a busy service must not lose its lease in the queue for one."""
+    way = await connection.open_connection(settings)
+    return election.Election(
+        Client(way, timeout_seconds=settings.renew_deadline_seconds),
+        clock,
+        namespace=election.namespace(settings.lease_namespace, settings.service_account_dir),
+        me=election.identity(settings.identity),
+        terms=Terms(settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds),
+        drivers=cluster.ownership.chosen_drivers,
+    )

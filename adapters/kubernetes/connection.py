@@ -94,9 +94,12 @@ async def open_connection(settings: Settings) -> Connection:
 
 async def _load(settings: Settings, configuration: Any) -> None:
     from kubernetes.aio import config
+    from kubernetes.aio.config import incluster_config
 
     if settings.in_cluster:
-        config.load_incluster_config(client_configuration=configuration)
+        place = pathlib.Path(settings.service_account_dir)
+        loader = incluster_config.InClusterConfigLoader(str(place / "token"), str(place / "ca.crt"))
+        loader.load_and_set(configuration)
         return
     loader = await config.load_kube_config(
         config_file=_file(settings), context=settings.context or None, client_configuration=configuration

@@ -23,6 +23,9 @@ from bridge.ports.clock import Clock
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
+EARLIER_TERM = "earlier-term"
+"""The writer of a note of ours from before another replica may have acted."""
+
 
 class Contents:
     """The `Ledger` port."""
@@ -35,6 +38,10 @@ class Contents:
         self._clock = clock
         self._memories: dict[str, shape.Memory] = {}
         self._erased: set[str] = set()
+        self._noted: set[str] = set()
+        self._earlier: set[str] = set()
+        """Uids whose note is from an earlier term of ours: others may have acted under it meanwhile."""
+        self._term = 0
         world.contents.listen(self._on_content)
 
     async def load(self, key: Key) -> Record | None:
@@ -57,14 +64,14 @@ class Contents:
                 if translate.policy_of(content["spec"]) is DeletionPolicy.DELETE:
                     # Only the object goes of one that is kept: that must be true anew at each look.
                     self._memories[key.uid] = memory
-        return shape.record_of(facts, content, memory)
+        return self._of_this_term(key.uid, shape.record_of(facts, content, memory))
 
     async def save(self, key: Key, record: Record) -> Record:
         """Write what changed, with preconditions; what only this process needs is kept in memory."""
         if not record.version:
             return await self._begin(key, record)
         facts, content = self._find(key)
-        if facts is None or content is None or content["metadata"]["resourceVersion"] != record.version:
+        if facts is None or content is None or self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         self._keep(key.uid, record)
         if record.note_open:
@@ -75,7 +82,7 @@ class Contents:
             content = {**answer, "metadata": _without_managed_fields(answer["metadata"])}
         if not record.note_open:
             content = await self._write_note(content, record)
-        return dataclasses.replace(record, version=content["metadata"]["resourceVersion"])
+        return dataclasses.replace(record, version=self._version(content))
 
     async def condemn(self, key: Key, record: Record) -> Record:
         """DELETE the content under a precondition on its version: the policy we knew is the one that counts,
@@ -92,7 +99,7 @@ class Contents:
             record,
             condemned=True,
             policy=translate.policy_of(answer["spec"]),
-            version=answer["metadata"]["resourceVersion"],
+            version=self._version(answer),
         )
         self._keep(key.uid, condemned)
         return condemned
@@ -106,7 +113,7 @@ class Contents:
         if facts is None or content is None:
             self._memories.pop(key.uid, None)
             return
-        if content["metadata"]["resourceVersion"] != record.version:
+        if self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         if not is_deleting(content):
             if record.handle and not record.deleted:
@@ -130,6 +137,16 @@ class Contents:
             if marked or is_deleting(content):
                 yield snapshot_key(self._cluster, content_uid(content))
 
+    def begin_term(self) -> None:
+        """We may act again after others might have: what we knew of our own calls no longer holds.
+
+        Records read before are out of date, and a note of ours counts as another process's.
+        """
+        self._term += 1
+        self._memories.clear()
+        self._earlier |= self._noted
+        self._noted.clear()
+
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _find(self, key: Key) -> tuple[Facts | None, Object | None]:
@@ -147,7 +164,7 @@ class Contents:
 
     def _current(self, key: Key, record: Record) -> Object:
         facts, content = self._find(key)
-        if facts is None or content is None or content["metadata"]["resourceVersion"] != record.version:
+        if facts is None or content is None or self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         return content
 
@@ -167,7 +184,7 @@ class Contents:
                 raise ConflictError(str(trouble)) from trouble
             answer = await self._writer.create(names.CONTENTS, "", body)
         self._keep(key.uid, record)
-        return dataclasses.replace(record, version=answer["metadata"]["resourceVersion"])
+        return dataclasses.replace(record, version=self._version(answer))
 
     async def _write_note(self, content: Object, record: Record) -> Object:
         noted = shape.with_note(content, record)
@@ -178,7 +195,20 @@ class Contents:
         answer = await self._writer.put(names.CONTENTS, noted)
         return {**answer, "metadata": _without_managed_fields(answer["metadata"])}
 
+    def _version(self, content: Object) -> str:
+        version = str(content["metadata"]["resourceVersion"])
+        return f"{version}@{self._term}" if self._term else version
+
+    def _of_this_term(self, uid: str, record: Record) -> Record:
+        record = dataclasses.replace(record, version=f"{record.version}@{self._term}") if self._term else record
+        if uid in self._earlier and record.note is not None and record.note.writer:
+            return dataclasses.replace(record, note=dataclasses.replace(record.note, writer=EARLIER_TERM))
+        return record
+
     def _keep(self, uid: str, record: Record) -> None:
+        if record.note is not None and record.note.writer != EARLIER_TERM:
+            self._noted.add(uid)
+            self._earlier.discard(uid)
         memory = shape.remember(record)
         if memory.empty and record.handle:
             self._memories.pop(uid, None)
@@ -201,6 +231,8 @@ class Contents:
     def _on_content(self, before: Object | None, after: Object | None) -> None:
         if after is None and before is not None:
             self._erased.discard(before["metadata"]["uid"])
+            for known in (self._noted, self._earlier):
+                known.discard(content_uid(before))
             self._memories.pop(content_uid(before), None)
 
 

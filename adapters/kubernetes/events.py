@@ -8,6 +8,7 @@ from typing import Any
 
 from adapters.kubernetes import names, shape
 from adapters.kubernetes.client import Client
+from adapters.kubernetes.writer import Acting, always
 from bridge.model import failure
 from bridge.ports.clock import Clock
 
@@ -22,8 +23,9 @@ REMEMBERED = 4096
 class Events:
     """Writes events; the same one about the same object is not written twice in a row."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, acting: Acting = always) -> None:
         self._client = client
+        self._acting = acting
         self._clock = clock
         self._last: dict[str, tuple[str, str]] = {}
         self._count = 0
@@ -71,6 +73,7 @@ class Events:
             "count": 1,
         }
         try:
-            await self._client.create(names.EVENTS, namespace, body)
+            async with self._acting(""):
+                await self._client.create(names.EVENTS, namespace, body)
         except failure.BridgeError as error:
             log.warning("an event could not be written", extra={"reason": reason, "error": str(error)})

@@ -1,7 +1,8 @@
 """For which drivers this process may act. Two controllers never act on one driver.
 
 A driver is ours when the settings name it (or, when they name none, when this process holds its plugin) and no
-other controller shows itself: by a live lease, or by creating snapshots of that driver before our eyes.
+other controller shows itself: by a live lease, or by creating snapshots of that driver before our eyes. With leader
+election the leases of one namespace must be ours besides.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import datetime
 import logging
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from adapters.kubernetes import names
 from adapters.kubernetes.client import Client
@@ -27,6 +28,19 @@ SKEW_SECONDS = 5.0
 LONG_DEAD_SECONDS = 600.0
 """A lease that was last renewed so long ago is dead at first sight, whatever the difference between the clocks."""
 TAKE_BACK_SECONDS = 0.5
+
+
+class Elected(Protocol):
+    """What leader election says."""
+
+    @property
+    def namespace(self) -> str:
+        """Whose leases are the election's own business."""
+        ...
+
+    def why_not(self, driver: str) -> str:
+        """Why this process may not act for the driver at this moment; empty when it may."""
+        ...
 
 
 class Ownership:
@@ -58,6 +72,12 @@ class Ownership:
         self._looked_up: set[str] = set()
         self._news = asyncio.Event()
         self._blind = ""
+        self.election: Elected | None = None
+        """Set where replicas share the work."""
+
+    def chosen_drivers(self) -> Sequence[str]:
+        """The drivers that we have met and are to serve, whoever else does."""
+        return [driver for driver in sorted(self._seen) if self._chosen(driver)]
 
     def ours(self, driver: str, uid: str) -> bool:
         """Whether this process may act on this snapshot. A no is remembered, and taken back by `run`."""
@@ -75,6 +95,8 @@ class Ownership:
             return reason
         if not self._chosen(driver):
             return f"driver {driver} is not served here"
+        if self.election is not None and (reason := self.election.why_not(driver)):
+            return reason
         return f"driver {driver or '(none)'}: not known yet whether another controller acts for it"
 
     def meet(self, driver: str) -> None:
@@ -155,7 +177,8 @@ class Ownership:
 
     def _may(self, driver: str) -> bool:
         known = bool(self._blind) or (driver in self._looked_up and "" in self._looked_up)
-        return known and self._chosen(driver) and not self._reason(driver)
+        elected = self.election is None or not self.election.why_not(driver)
+        return elected and known and self._chosen(driver) and not self._reason(driver)
 
     def _chosen(self, driver: str) -> bool:
         if not driver:
@@ -177,6 +200,8 @@ class Ownership:
     async def _live_holder(self, name: str) -> str:
         try:
             async for lease in self._client.list(names.LEASES, field_selector=f"metadata.name={name}"):
+                if self.election is not None and path(lease, "metadata", "namespace") == self.election.namespace:
+                    continue
                 holder = path(lease, "spec", "holderIdentity")
                 if holder and self._is_live(lease):
                     return str(holder)

@@ -95,7 +95,18 @@ class Reflector:
             self.sentence = f"{self._resource.plural} cannot be read: {error.message}"
         return f"{error.status} {error.reason}: {error.message}"
 
+    async def catch_up(self) -> None:
+        """Make the cache at least as new as this instant; the watch goes on from where it was."""
+        await self._read()
+
     async def _list(self) -> None:
+        self._version = await self._read()
+        self._listed = True
+        self.sentence = ""
+        if self._on_synced is not None:
+            self._on_synced()
+
+    async def _read(self) -> str:
         """Read everything as of one point in time, page by page; what the list lacks goes at the end."""
         places: dict[tuple[str, str], str] = {}
         token, version = "", ""
@@ -111,11 +122,7 @@ class Reflector:
             if not token:
                 break
         self._cache.replace(places, version)
-        self._version = version
-        self._listed = True
-        self.sentence = ""
-        if self._on_synced is not None:
-            self._on_synced()
+        return version
 
     async def _watch(self) -> None:
         query = {

@@ -16,6 +16,8 @@ class Settings(pydantic.BaseModel):
     """A context of it; empty takes the current one."""
     in_cluster: bool = False
     """Use the service account of the pod that this runs in."""
+    service_account_dir: str = "/var/run/secrets/kubernetes.io/serviceaccount"
+    """With `in_cluster`: the directory with `token` (read again as it changes) and `ca.crt`."""
     proxy: str = ""
     """An HTTP proxy for the API server. The proxy variables of the environment are not read."""
     connections: int = pydantic.Field(default=64, ge=4, le=1024)
@@ -27,6 +29,25 @@ class Settings(pydantic.BaseModel):
     """How often to look whether another controller holds a driver's lease."""
     foreign_quiet_seconds: float = pydantic.Field(default=300.0, ge=0, le=86400)
     """For how long a driver is left alone after another controller was seen to create a snapshot for it."""
+
+    leader_election: bool = False
+    """Act only while the leases that upstream uses are ours. Needed for more than one replica."""
+    lease_namespace: str = ""
+    """Where the leases are. Empty: $POD_NAMESPACE, or the pod's own namespace, or `default`."""
+    identity: str = ""
+    """Our name in a lease; a suffix makes it this process's own. Empty: $POD_NAME, or the host's name."""
+    lease_seconds: int = pydantic.Field(default=15, ge=1, le=3600)
+    """Others may take over when they have seen no renewal for so long."""
+    renew_deadline_seconds: float = pydantic.Field(default=10.0, gt=0, le=3600)
+    """We stop acting when no renewal of ours has succeeded for so long."""
+    retry_seconds: float = pydantic.Field(default=2.0, gt=0, le=3600)
+    """How often to renew, or to look whether the lease is free."""
+
+    @pydantic.model_validator(mode="after")
+    def _lease_times(self) -> Settings:
+        if not self.retry_seconds < self.renew_deadline_seconds < self.lease_seconds:
+            raise ValueError("these must grow: retry_seconds, renew_deadline_seconds, lease_seconds")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _one_way_in(self) -> Settings:

@@ -6,8 +6,12 @@ the next pass sees the world as it is.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from adapters.kubernetes import names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.names import Resource
 from adapters.kubernetes.problem import ApiError, as_bridge_error
@@ -15,13 +19,21 @@ from adapters.kubernetes.world import World
 from bridge.model import failure
 
 Object = dict[str, Any]
+Acting = Callable[[str], AbstractAsyncContextManager[None]]
+"""Wraps a write for a driver (empty: not known here): raises before it when this process may not act."""
+
+
+def always(_driver: str = "") -> AbstractAsyncContextManager[None]:
+    """Without leader election nothing stands in the way."""
+    return contextlib.nullcontext()
 
 
 class Writer:
     """One cluster's writes."""
 
-    def __init__(self, client: Client, world: World) -> None:
+    def __init__(self, client: Client, world: World, acting: Acting = always) -> None:
         self._client = client
+        self._acting = acting
         self._caches = world.caches
 
     async def put(self, resource: Resource, body: Object, *, status: bool = False) -> Object:
@@ -29,7 +41,8 @@ class Writer:
         metadata = body["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         try:
-            answer = await self._client.put(resource, body, status=status)
+            async with self._acting(_driver(resource, body)):
+                answer = await self._client.put(resource, body, status=status)
         except ApiError as error:
             raise await self._after(error, resource, namespace, name) from error
         self._caches[resource].fold(answer)
@@ -38,7 +51,8 @@ class Writer:
     async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
         """Create an object; ConflictError when it exists already, which is then known."""
         try:
-            answer = await self._client.create(resource, namespace, body)
+            async with self._acting(_driver(resource, body)):
+                answer = await self._client.create(resource, namespace, body)
         except ApiError as error:
             raise await self._after(error, resource, namespace, body["metadata"]["name"]) from error
         self._caches[resource].fold(answer)
@@ -56,7 +70,8 @@ class Writer:
     async def merge_patch(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         """Merge into an object; give its resourceVersion in `body`."""
         try:
-            answer = await self._client.merge_patch(resource, namespace, name, body)
+            async with self._acting(_driver(resource, body)):
+                answer = await self._client.merge_patch(resource, namespace, name, body)
         except ApiError as error:
             raise await self._after(error, resource, namespace, name) from error
         self._caches[resource].fold(answer)
@@ -71,7 +86,8 @@ class Writer:
         namespace, name, uid = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
         version = metadata["resourceVersion"] if exact else ""
         try:
-            answer = await self._client.delete(resource, namespace, name, uid=uid, resource_version=version)
+            async with self._acting(_driver(resource, item)):
+                answer = await self._client.delete(resource, namespace, name, uid=uid, resource_version=version)
         except ApiError as error:
             if error.missing:
                 self._caches[resource].forget(namespace, name, uid)
@@ -104,3 +120,9 @@ class Writer:
             await self.refresh(resource, namespace, name)
             return failure.ConflictError(f"{what}: {error.message}")
         return as_bridge_error(error, what)
+
+
+def _driver(resource: Resource, item: Object) -> str:
+    """A content names its driver; for other kinds only the cluster's lease is asked for."""
+    spec = item.get("spec") if resource is names.CONTENTS else None
+    return str(spec.get("driver") or "") if isinstance(spec, dict) else ""

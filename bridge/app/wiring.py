@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -80,7 +81,8 @@ class Service:
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
             resolvers.update(joined.resolvers)
-            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger, chain)
+            found = lane(joined.orchestrator, self.ledger, self.ledger, chain)
+            self.lanes[cluster.name] = dataclasses.replace(found, fence=joined.fence)
 
     def _resolvers(self) -> dict[str, Secrets]:
         allowed = self.settings.secrets

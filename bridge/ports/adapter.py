@@ -37,6 +37,8 @@ class Joined:
     authenticators: Sequence[Authenticator] = ()
     problems: Callable[[], Sequence[str]] = tuple
     """What people should put right, in sentences."""
+    fence: Callable[[str], str] = lambda _driver: ""
+    """Why this process may not act for a driver at this very moment; empty when it may."""
 
 
 class Catalogue(Protocol):

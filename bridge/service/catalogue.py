@@ -54,6 +54,9 @@ class Catalogue:
         """What another controller acts on is left out of a list; asked for by its uid, it is an ElsewhereError."""
         for name, lane in self._lanes.items():
             if lane.orchestrator.traits.durable_requests and cluster in ("", name):
+                if reason := lane.fence(""):
+                    # Nothing here is ours to show: an empty list would be a lie.
+                    raise ElsewhereError(f"cluster {name}: {reason}", hint="Ask the leader, or name another cluster")
                 async for key in lane.requests.keys():
                     if not key.uid.startswith(uid_prefix):
                         continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Orchestrator, Requests
@@ -18,6 +19,8 @@ class Lane:
     requests: Requests
     ledger: Ledger
     secrets: Secrets
+    fence: Callable[[str], str] = lambda _driver: ""
+    """Asked right before each plugin call: why this process may no longer act for a driver; empty when it may."""
 
 
 def lane(orchestrator: Orchestrator, ledger: Ledger, book: Book, secrets: Secrets) -> Lane:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -21,12 +22,22 @@ Strike = Callable[[str, str], bool]
 """(moment, what) -> whether to cut: moment is "before" or "after", what is "VERB path"."""
 
 
+class Answer(NamedTuple):
+    """One request and its status."""
+
+    method: str
+    path: str
+    watch: bool
+    status: int
+
+
 class HttpProxy:
-    """One proxy in front of one server. `writes` lists the writes that came, in order."""
+    """One proxy in front of one server. `writes` lists the writes that came, `answers` all answers."""
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None) -> None:
         self.upstream = upstream.rstrip("/")
         self.writes: list[str] = []
+        self.answers: list[Answer] = []
         self.strike: Strike = lambda _moment, _what: False
         self.url = ""
         self._tls: ssl.SSLContext | bool = tls if tls is not None else True
@@ -48,6 +59,7 @@ class HttpProxy:
             data=await request.read() or None,
             ssl=self._tls,
         ) as answer:
+            self.answers.append(Answer(request.method, request.path, "watch" in request.query, answer.status))
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
             if write:
                 body = await answer.read()

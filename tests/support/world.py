@@ -149,3 +149,4 @@ class _Lane:
     requests: memory.MemoryRequests
     ledger: memory.MemoryLedger
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
+    fence: Callable[[str], str] = lambda _driver: ""

@@ -87,7 +87,8 @@ async def test_death_at_a_write_of_the_create(
         assert plugin.handles() == {"snap-1"}
         contents = [item for item in stand.cluster.world.contents.all() if _of(item, namespace)]
         assert [item["metadata"]["name"] for item in contents] == [names.content_name(made["metadata"]["uid"])]
-        assert CLAIM not in of(stand.cluster.world.claims.get(namespace, "data"), "metadata", "finalizers")
+        claims = stand.cluster.world.claims
+        await stand.until_known(lambda: CLAIM not in of(claims.get(namespace, "data"), "metadata", "finalizers"))
         await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
         await _nothing_is_left(stand, namespace)
 

@@ -1,0 +1,1 @@
+"""What this orchestrator decides for itself: pure functions over what was observed."""

@@ -1,0 +1,345 @@
+"""Leader election on Leases: which of several replicas acts, and that upstream's replicas stand by beside us.
+
+The right to act is an instant on this host's monotonic clock that is compared at the moment of acting. No timer has
+to fire for it to end: a process that was stopped, or whose election task has died, finds out before its next write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import os
+import pathlib
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, assert_never
+
+from adapters.kubernetes import names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.decide import election as decide
+from adapters.kubernetes.ownership import lease_name
+from adapters.kubernetes.problem import ApiError
+from bridge.model import failure
+from bridge.ports.clock import Clock
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+
+NEW_DRIVERS_SECONDS = 0.5
+TOGETHER_SECONDS = 0.05
+GOODBYE_SECONDS = 2.0
+_NEVER = float("-inf")
+
+
+def monotonic() -> float:
+    """Seconds that go on while this process is stopped and, where the system knows how, while the host sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def identity(wanted: str) -> str:
+    """Who we are in a lease: a name for people, and a suffix that no other process has."""
+    name = wanted or os.environ.get("POD_NAME") or socket.gethostname()
+    return f"{name}_{secrets.token_hex(4)}"
+
+
+def namespace(wanted: str, service_account_dir: str) -> str:
+    """Where the leases are: as upstream looks for it, the pod's own namespace unless told otherwise."""
+    if wanted:
+        return wanted
+    if os.environ.get("POD_NAMESPACE"):
+        return os.environ["POD_NAMESPACE"]
+    with contextlib.suppress(OSError):
+        return (pathlib.Path(service_account_dir) / "namespace").read_text(encoding="utf-8").strip() or "default"
+    return "default"
+
+
+class Candidate:
+    """One lease, and our part in it."""
+
+    def __init__(
+        self, client: Client, clock: Clock, *, namespace: str, name: str, me: str, terms: decide.Terms
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._namespace = namespace
+        self._me = me
+        self._terms = terms
+        self.name = name
+        self.seen: decide.Seen | None = None
+        self.hold = decide.Hold()
+        self.fresh_term = 0
+        """The term for which the caches have been read anew."""
+        self.error = ""
+        """What the last try ended with; `trouble` is the part of it that only people can mend."""
+        self.trouble = ""
+        self.kick = asyncio.Event()
+        self._unsure = False
+        """A write of ours was not answered: the lease may have another version than we know."""
+
+    @property
+    def holding(self) -> bool:
+        """Whether it is ours at this moment."""
+        return monotonic() < self.hold.until
+
+    @property
+    def leading(self) -> bool:
+        """Whether it is ours, and the caches are newer than the instant at which it became so."""
+        return self.holding and self.fresh_term == self.hold.term
+
+    @property
+    def leader(self) -> str:
+        """Who holds it, as last read; empty for nobody."""
+        return self.seen.holder if self.seen is not None else ""
+
+    def drop(self) -> None:
+        """Stop acting, now."""
+        if self.hold.until > _NEVER:
+            log.warning("the lease is lost", extra={"lease": self.name, "holder": self.leader})
+        self.hold = decide.Hold(_NEVER, self.hold.term)
+
+    async def step(self, wanted: bool) -> float:
+        """Do the one next thing. Returns the seconds until the next look."""
+        if self.leader != self._me or self._unsure:
+            await self._look()
+        action = decide.decide(self.seen, me=self._me, wanted=wanted, now=monotonic(), terms=self._terms)
+        match action:
+            case decide.StandBy(_, seconds):
+                return seconds
+            case decide.Create() | decide.Take() | decide.Renew() | decide.Release():
+                await self._write(action)
+            case _:
+                assert_never(action)
+        return self._terms.retry_seconds * random.uniform(0.9, 1.0)
+
+    async def release(self) -> None:
+        """Empty the lease if it is ours, so that the next one need not wait for its end."""
+        self.hold = decide.Hold(_NEVER, self.hold.term)
+        if self._unsure:
+            await self._look()
+        if self.leader == self._me:
+            await self._write(decide.Release())
+
+    async def _look(self) -> None:
+        try:
+            lease = await self._ask(self._client.get(names.LEASES, self._namespace, self.name))
+        except ApiError as error:
+            if not error.missing:
+                raise
+            self.seen = None
+        else:
+            self.seen = decide.look(self.seen, lease, monotonic(), self._terms)
+        self._unsure = False
+        if self.leader != self._me:
+            self.drop()
+
+    async def _write(self, action: decide.Create | decide.Take | decide.Renew | decide.Release) -> None:
+        """Write the lease. Where somebody else wrote it before us, look anew: it may be theirs now."""
+        if isinstance(action, decide.Release):
+            self.hold = decide.Hold(_NEVER, self.hold.term)
+        now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
+        stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        metadata: Object = {"name": self.name, "namespace": self._namespace}
+        if self.seen is not None:
+            metadata["resourceVersion"] = self.seen.version
+        spec = decide.spec_for(action, self.seen, me=self._me, stamp=stamp, terms=self._terms)
+        body = {"apiVersion": names.LEASES.api_version, "kind": names.LEASES.kind, "metadata": metadata, "spec": spec}
+        sent = monotonic()
+        self._unsure = True
+        try:
+            if self.seen is None:
+                answer = await self._ask(self._client.create(names.LEASES, self._namespace, body))
+            else:
+                answer = await self._ask(self._client.put(names.LEASES, body))
+        except ApiError as error:
+            self._unsure = False
+            if error.conflict or (error.missing and self.seen is not None):
+                return await self._look()
+            raise
+        self._unsure = False
+        self.seen = decide.look(None, answer, monotonic(), self._terms)
+        if not isinstance(action, decide.Release):
+            self._won(sent)
+        return None
+
+    def _won(self, sent: float) -> None:
+        before = self.hold.term
+        self.hold = decide.held(self.hold, sent=sent, now=monotonic(), terms=self._terms)
+        if self.hold.term != before:
+            log.info("the lease is ours", extra={"lease": self.name, "identity": self._me})
+
+    async def _ask(self, request: Awaitable[Object]) -> Object:
+        seconds = decide.request_seconds(self.hold, monotonic(), self._terms)
+        try:
+            async with asyncio.timeout(seconds):
+                return await request
+        except TimeoutError as error:
+            raise failure.UnavailableError(f"no answer about the lease {self.name} in {seconds:.1f} s") from error
+
+
+class Election:
+    """The cluster's lease, and one per driver, which is wanted only by who holds the cluster's."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        *,
+        namespace: str,
+        me: str,
+        terms: decide.Terms,
+        drivers: Callable[[], Iterable[str]],
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._terms = terms
+        self._drivers = drivers
+        self.namespace = namespace
+        self.me = me
+        self._cluster = self._candidate("")
+        self._candidates: dict[str, Candidate] = {"": self._cluster}
+        self._news = asyncio.Event()
+
+    def why_not(self, driver: str) -> str:
+        """Why we may not act for this driver at this moment; empty when we may. The empty driver: for the cluster."""
+        for name in ("", driver):
+            candidate = self._candidates.get(name)
+            if candidate is None:
+                return f"driver {name}: its lease {lease_name(name)} is not ours yet"
+            if not candidate.holding:
+                who = candidate.leader if candidate.leader not in ("", self.me) else "not known yet"
+                where = f"the lease {self.namespace}/{candidate.name}"
+                what = f"driver {name}: {where} is not ours" if name else f"standing by ({where})"
+                return f"{what}; leader is {who}"
+            if not candidate.leading:
+                return f"taking over ({self.namespace}/{candidate.name} is ours): reading the cluster anew"
+        return ""
+
+    def trouble(self) -> str:
+        """Why no replica of ours can lead: we are not allowed to, or the namespace is missing. Else empty."""
+        return self._cluster.trouble
+
+    def standing_by(self) -> Sequence[str]:
+        """What people may want to know though nothing is wrong."""
+        whole = self.why_not("")
+        if whole:
+            return [whole]
+        return [reason for driver in sorted(self._drivers()) if (reason := self.why_not(driver))]
+
+    @contextlib.asynccontextmanager
+    async def acting(self, driver: str = "") -> AsyncIterator[None]:
+        """Wrap a write: ElsewhereError when we may not act; an answer that would come too late is not waited for.
+
+        For a driver that we do not stand for (an owner's own write through the API) the cluster's lease is enough.
+        """
+        driver = driver if driver in self._candidates else ""
+        reason = self.why_not(driver)
+        if reason:
+            raise failure.ElsewhereError(reason)
+        until = min(self._candidates[name].hold.until for name in ("", driver))
+        margin = self._terms.lease_seconds - self._terms.renew_deadline_seconds
+        try:
+            async with asyncio.timeout(until + margin - monotonic()):
+                yield
+        except TimeoutError as error:
+            raise failure.UnavailableError("no answer while the lease was ours") from error
+
+    async def run(self, catch_up: Callable[[bool], Awaitable[None]], leading: Callable[[], None]) -> None:
+        """Stand, lead and stand by until cancelled; then give the leases back.
+
+        After a win `catch_up` must read the cluster anew (its argument: whether we led before); `leading` is
+        called when we may act.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._stand(self._cluster), name="lease-cluster")
+                group.create_task(self._catch_up(catch_up, leading), name="lease-catch-up")
+                while True:
+                    for driver in self._drivers():
+                        if driver not in self._candidates:
+                            self._candidates[driver] = self._candidate(driver)
+                            group.create_task(self._stand(self._candidates[driver]), name=f"lease-{driver}")
+                    await asyncio.sleep(NEW_DRIVERS_SECONDS)
+        finally:
+            await self._goodbye()
+
+    async def _stand(self, candidate: Candidate) -> None:
+        while True:
+            term = candidate.hold.term
+            candidate.kick.clear()
+            try:
+                pause = await candidate.step(candidate is self._cluster or self._cluster.holding)
+                candidate.error = candidate.trouble = ""
+            except failure.BridgeError as error:
+                pause = self._failed(candidate, error)
+            if candidate.hold.term != term:
+                self._news.set()
+                if candidate is self._cluster:
+                    for other in self._candidates.values():
+                        other.kick.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await candidate.kick.wait()
+
+    def _failed(self, candidate: Candidate, error: failure.BridgeError) -> float:
+        if candidate.error != str(error):
+            log.warning("a lease could not be kept or taken", extra={"lease": candidate.name, "error": str(error)})
+        candidate.error = str(error)
+        hopeless = isinstance(error, ApiError) and error.status in (403, 404)
+        candidate.trouble = f"the lease {self.namespace}/{candidate.name}: {error}" if hopeless else ""
+        return min(self._terms.retry_seconds, self._terms.renew_deadline_seconds / 5)
+
+    async def _catch_up(self, catch_up: Callable[[bool], Awaitable[None]], leading: Callable[[], None]) -> None:
+        while True:
+            await self._news.wait()
+            # The drivers' leases follow the cluster's at once: one reading for all.
+            await asyncio.sleep(TOGETHER_SECONDS)
+            self._news.clear()
+            won = {
+                candidate: candidate.hold.term
+                for candidate in self._candidates.values()
+                if candidate.holding and not candidate.leading
+            }
+            if not won or not self._cluster.holding:
+                continue
+            try:
+                await catch_up(any(term > 1 for term in won.values()))
+            except (failure.BridgeError, TimeoutError) as error:
+                log.warning("the cluster cannot be read after the take-over", extra={"error": repr(error)})
+                await asyncio.sleep(NEW_DRIVERS_SECONDS)
+                self._news.set()
+                continue
+            for candidate, term in won.items():
+                if candidate.hold.term == term:
+                    candidate.fresh_term = term
+            leading()
+
+    async def _goodbye(self) -> None:
+        """Stop acting. First the drivers' leases: who takes the cluster's then finds them free."""
+        drivers = [candidate for candidate in self._candidates.values() if candidate is not self._cluster]
+        for candidate in self._candidates.values():
+            candidate.hold = decide.Hold(_NEVER, candidate.hold.term)
+        for some in (drivers, [self._cluster]):
+            done = await asyncio.gather(*(self._let_go(one) for one in some), return_exceptions=True)
+            for one, error in zip(some, done, strict=True):
+                if error is not None:
+                    log.warning("a lease was not given back", extra={"lease": one.name, "error": repr(error)})
+        await self._client.close()
+
+    async def _let_go(self, candidate: Candidate) -> None:
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await candidate.release()
+
+    def _candidate(self, driver: str) -> Candidate:
+        return Candidate(
+            self._client,
+            self._clock,
+            namespace=self.namespace,
+            name=lease_name(driver),
+            me=self.me,
+            terms=self._terms,
+        )

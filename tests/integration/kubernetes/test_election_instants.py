@@ -1,0 +1,139 @@
+"""The right to act, instant by instant: elections in this process against a real API server, with faults between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from adapters.kubernetes import connection, election
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.decide.election import Terms
+from adapters.kubernetes.settings import Settings
+from bridge.model.failure import ElsewhereError
+from tests.integration.kubernetes.stand import WallClock
+from tests.support import httpproxy
+from tests.support.bed import access, paths
+from tests.support.bed.controlplane import ControlPlane
+
+
+class Watched:
+    """An election in this process, and every instant (to 5 ms) at which it says that it may act."""
+
+    def __init__(self, standing: election.Election) -> None:
+        self.election = standing
+        self.wins: list[bool] = []
+
+    async def catch_up(self, led_before: bool) -> None:
+        self.wins.append(led_before)
+
+    async def run(self) -> None:
+        await self.election.run(self.catch_up, lambda: None)
+
+    @property
+    def acts(self) -> bool:
+        return not self.election.why_not("")
+
+
+async def watched(
+    namespace: str, kubeconfig: Path, name: str, drivers: Callable[[], Iterable[str]] = tuple
+) -> Watched:
+    given = Settings(kubeconfig=str(kubeconfig))
+    client = Client(await connection.open_connection(given))
+    terms = Terms(2, 1.2, 0.2)
+    standing = election.Election(
+        client, WallClock(), namespace=namespace, me=election.identity(name), terms=terms, drivers=drivers
+    )
+    return Watched(standing)
+
+
+async def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not what():  # noqa: ASYNC110 - an instant is not announced
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_one_that_cannot_renew_stops_before_the_next_one_begins(
+    control_plane: ControlPlane, namespace: str, moment: str
+) -> None:
+    """Its writes are cut off, or done and their answers lost; it may not act when it does not know that it leads."""
+    async with httpproxy.running(control_plane.url, str(control_plane.certificate_authority)) as proxy:
+        way = access.write_kubeconfig(
+            paths.fresh("election") / "kubeconfig",
+            proxy.url,
+            control_plane.token,
+            control_plane.certificate_authority,
+        )
+        first = await watched(namespace, way.kubeconfig, "first")
+        second = await watched(namespace, control_plane.kubeconfig, "second")
+        tasks = [asyncio.create_task(first.run(), name="first")]
+        await until(lambda: first.acts)
+        tasks.append(asyncio.create_task(second.run(), name="second"))
+        together = asyncio.create_task(never_both(first, second), name="watch")
+        await asyncio.sleep(1.0)
+        assert first.acts
+        proxy.strike = lambda when, what: when == moment and "/leases" in what
+        if moment == "before":
+            await until(lambda: not first.acts, 2.0)
+            stopped = time.monotonic()
+            assert not second.acts
+            await until(lambda: second.acts)
+            print(f"nobody acts for {time.monotonic() - stopped:.2f} s")
+        else:
+            # The renewals arrive, so that nobody can take it; but the holder must not trust what it was not told.
+            await until(lambda: not first.acts, 2.0)
+            await asyncio.sleep(1.0)
+            assert not second.acts
+        proxy.strike = lambda _when, _what: False
+        await asyncio.sleep(0.6)
+        assert first.acts is (moment == "after")
+        assert first.wins == ([False] if moment == "before" else [False, True])
+        together.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, together, return_exceptions=True)
+
+
+async def never_both(one: Watched, other: Watched) -> None:
+    while True:
+        assert not (one.acts and other.acts)
+        await asyncio.sleep(0.005)
+
+
+async def test_an_election_whose_task_has_crashed_does_not_go_on_acting(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    broken = False
+
+    def drivers() -> Iterable[str]:
+        if broken:
+            raise RuntimeError("a defect")
+        return ()
+
+    one = await watched(namespace, control_plane.kubeconfig, "one", drivers)
+    task = asyncio.create_task(one.run(), name="one")
+    await until(lambda: one.acts)
+    broken = True
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(5):
+            await task
+    assert not one.acts
+    with pytest.raises(ElsewhereError):
+        async with one.election.acting():
+            raise AssertionError("it acts")
+
+
+async def test_the_right_to_act_ends_by_itself_though_no_task_runs(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    one = await watched(namespace, control_plane.kubeconfig, "one")
+    task = asyncio.create_task(one.run(), name="one")
+    await until(lambda: one.acts)
+    time.sleep(1.3)  # noqa: ASYNC251 - the whole loop stands still, as after SIGSTOP.
+    assert not one.acts
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
