@@ -41,6 +41,10 @@ class Client:
 
     def post(self, path: str, body: Json, *, key: str) -> Json:
         """Create; repeated when the connection breaks, which the key makes safe."""
+        if not (key.isascii() and key.isprintable()):
+            raise exits.Stop(
+                "the idempotency key is not plain ASCII", hint="use letters and digits", code=exits.USAGE
+            )
         return self._repeat("POST", path, None, body=body, headers={"Idempotency-Key": key})
 
     def delete(self, path: str, query: Query | None = None) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -109,6 +110,9 @@ _assemble()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors are told on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what was done is done, whatever the terminal can show
     try:
         result: object = root.main(args=argv, prog_name=PROGRAM, standalone_mode=False)
         return result if isinstance(result, int) else exits.DONE

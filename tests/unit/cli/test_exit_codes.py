@@ -217,3 +217,20 @@ def test_a_repeat_of_what_has_failed_is_no_success(run, server):
     result = run(*words)
     assert (result.code, result.out) == (exits.FAILED, "")
     assert "the pool is full" in result.err
+
+
+@pytest.mark.parametrize("key", ["a\nb", "k\u2014"])
+def test_a_key_that_http_cannot_carry_is_refused(run, server, key):
+    result = run("snapshot", "create", "db", "nightly", "--idempotency-key", key)
+    assert (result.code, server.desk.drafts) == (exits.USAGE, [])
+    assert "the idempotency key is not plain ASCII" in result.err
+
+
+def test_a_terminal_that_cannot_show_a_text_makes_no_failure_of_it(server):
+    environ = {**os.environ, "SNAPBRIDGE_ADDR": server.url, "PYTHONIOENCODING": "latin-1"}
+    words = ["snapshot", "create", "db", "nightly", "--why", "f\u00fcr \u2192 alles", "-o", "json"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "bridge", *words], env=environ, capture_output=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert json.loads(ended.stdout.decode("latin-1"))["snapshot"]["why"] == "f\u00fcr \u2192 alles"
