@@ -109,7 +109,7 @@ class TextFormatter(logging.Formatter):
         """The line, and the traceback below it."""
         fields = " ".join(f"{name}={_word(value)}" for name, value in fields_of(record).items())
         clock = _instant(record.created)[11:23]
-        text = f"{clock} {record.levelname:<7} {strip(record.getMessage())}"
+        text = f"{clock} {record.levelname:<7} {_safe(strip(record.getMessage()))}"
         if fields:
             text = f"{text}  {fields}"
         if record.exc_info:
@@ -138,7 +138,12 @@ def _shown(name: str, value: object) -> object:
 
 def _word(value: object) -> str:
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-    return text if text and not re.search(r"[\s\"=]", text) else orjson.dumps(text).decode()
+    return _safe(text if text and not re.search(r"[\s\"=]", text) else orjson.dumps(text).decode())
+
+
+def _safe(text: str) -> str:
+    """Without characters that would move a terminal's cursor or begin a line of their own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _stripped(match: re.Match[str]) -> str:

@@ -103,3 +103,12 @@ def test_text_is_one_line_and_json_is_the_default_off_a_terminal(root):
 def test_an_unknown_level_is_refused():
     with pytest.raises(ValueError, match="verbose"):
         logs.set_up(level="verbose")
+
+
+def test_nothing_in_a_text_line_commands_the_terminal_or_forges_a_line(root):
+    stream = io.StringIO()
+    logs.set_up(format="text", stream=stream)
+    logging.getLogger("x").info("job %s\nforged", "a\x1b[2J", extra={"path": "/v1/\x1b]0;evil\x07\x9b"})
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert line.endswith("job a\\x1b[2J\\nforged  path=/v1/\\x1b]0;evil\\x07\\x9b")
