@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import pathlib
+import re
 import time
 
-from bridge.model.failure import InvalidError, UnavailableError
+from bridge.model.failure import BridgeError, InvalidError, UnavailableError
 from bridge.ports.identity import Caller
+
+log = logging.getLogger(__name__)
 
 SHORTEST_TOKEN = 16
 DEFAULT_NAME = "token"
+_COMMENT = re.compile(r"(?:^|\s)#")
+"""A # inside a token is part of it: cut there, a shorter one would be taken."""
 
 
 class TokenFile:
@@ -24,6 +30,7 @@ class TokenFile:
         self._seen: tuple[int, int, int] | None = None
         self._looked_at = 0.0
         self._digests: tuple[tuple[bytes, str], ...] = ()
+        self._trouble = ""
 
     def load(self) -> None:
         """Read the file if it has changed. Blocks for one small read.
@@ -46,11 +53,25 @@ class TokenFile:
         self._digests = _parse(text, str(self._path))
         self._seen = seen
 
+    def _load_again(self) -> None:
+        """While it serves, a bad file is our trouble and not the caller's, who is not told where it lies."""
+        try:
+            self.load()
+        except BridgeError as error:
+            self._seen, self._digests = None, ()
+            if str(error) != self._trouble:
+                log.error("tokens cannot be checked", extra={"reason": str(error)})
+            self._trouble = str(error)
+            raise UnavailableError(
+                "tokens cannot be checked now", hint="ask who runs the service; its log says why"
+            ) from None
+        self._trouble = ""
+
     async def check(self, bearer: str) -> Caller | None:
         """The caller of this token; None when no line has it."""
         now = time.monotonic()
         if now - self._looked_at >= self._look_seconds or self._seen is None:
-            await asyncio.to_thread(self.load)
+            await asyncio.to_thread(self._load_again)
             self._looked_at = now
         digest = _digest(bearer)
         found = ""
@@ -67,7 +88,7 @@ def _digest(token: str) -> bytes:
 def _parse(text: str, path: str) -> tuple[tuple[bytes, str], ...]:
     found: list[tuple[bytes, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split("#", 1)[0].split()
+        words = _COMMENT.split(line, maxsplit=1)[0].split()
         if not words:
             continue
         if len(words) > 2 or len(words[-1]) < SHORTEST_TOKEN:

@@ -82,13 +82,15 @@ def connect(options: Mapping[str, str | None], environ: Mapping[str, str] | None
 
 
 def _read_token(path: str) -> str:
+    import re
+
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise Stop(f"the token file {path} cannot be read: {reason}", code=USAGE) from None
-    words = next((found for line in lines if (found := line.split("#", 1)[0].split())), [])
+    words = next((found for line in lines if (found := re.split(r"(?:^|\s)#", line, maxsplit=1)[0].split())), [])
     if not words or not words[-1].isascii():
         raise Stop(f"the token file {path} holds no token", hint="put the token on its first line", code=USAGE)
     return words[-1]

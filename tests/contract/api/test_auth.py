@@ -163,3 +163,28 @@ def test_the_door_is_not_left_open(host):
     assert caught.value.field == "api.host"
     ApiSettings(host=host, token_file="tokens").check()
     ApiSettings(host=host, authenticated_otherwise=True).check()
+
+
+async def test_a_token_file_that_goes_bad_is_our_trouble_and_is_not_told_of(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text(f"alice {TOKEN}\n")
+    tokens = TokenFile(str(path), look_seconds=0)
+    tokens.load()
+    for bad in ("short\n", None):
+        if bad is None:
+            path.unlink()
+        else:
+            path.write_text(bad)
+        with pytest.raises(UnavailableError) as caught:
+            await tokens.check(TOKEN)
+        assert str(tmp_path) not in f"{caught.value} {caught.value.hint}"
+    path.write_text(f"alice {TOKEN}\n")
+    assert await tokens.check(TOKEN) is not None
+
+
+async def test_a_token_may_hold_a_number_sign(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("# ours\nalice abcdefghijklmnopq#rst # of Alice\n")
+    tokens = TokenFile(str(path))
+    assert await tokens.check("abcdefghijklmnopq") is None
+    assert await tokens.check("abcdefghijklmnopq#rst") is not None
