@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from adapters.nomad import errors
@@ -11,6 +12,8 @@ from bridge.model.failure import InvalidError, NotFoundError
 from bridge.model.secret import SecretRef
 
 SCHEME = "nomadVar"
+_PATH = re.compile(r"[A-Za-z0-9_~/-]{1,128}")
+"""What Nomad takes as a path. Anything else, such as `..` or `?`, would ask for something other than a variable."""
 
 
 class NomadSecrets:
@@ -26,7 +29,7 @@ class NomadSecrets:
         if ref.scheme != SCHEME:
             raise InvalidError(f"Nomad keeps no secrets of the scheme {ref.scheme!r}")
         namespace, slash, path = ref.locator.partition("/")
-        if not slash or not namespace or not path:
+        if not slash or not namespace or _PATH.fullmatch(path) is None:
             raise InvalidError(
                 f"{ref} does not say where the variable is", hint="write nomadVar:NAMESPACE/PATH", field="secret"
             )
