@@ -62,7 +62,9 @@ class _Run:
         found: dict[str, Json] = {}
         for text in dict.fromkeys(texts):
             try:
-                found[text] = refs.find(self._client, text, cluster=cluster, namespace=namespace)
+                snapshot = refs.find(self._client, text, cluster=cluster, namespace=namespace)
+                if all(other["uid"] != snapshot["uid"] for other in found.values()):
+                    found[text] = snapshot  # named twice, by name and by uid, it is deleted once
             except ProblemError as error:
                 if error.status == 404 and ignore:
                     self.codes.append(exits.DONE)

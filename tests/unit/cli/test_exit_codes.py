@@ -234,3 +234,9 @@ def test_a_terminal_that_cannot_show_a_text_makes_no_failure_of_it(server):
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert json.loads(ended.stdout.decode("latin-1"))["snapshot"]["why"] == "f\u00fcr \u2192 alles"
+
+
+def test_a_snapshot_that_is_named_in_two_ways_is_deleted_once(run):
+    assert run("snapshot", "create", "db", "nightly", "--wait").code == exits.DONE
+    result = run("snapshot", "delete", "nightly", "east/default/nightly", "--yes")
+    assert (result.code, result.out) == (exits.DONE, "snapshot east/default/nightly deleted\n")
