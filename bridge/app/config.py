@@ -83,7 +83,18 @@ def _files(path: str) -> list[str]:
     place = pathlib.Path(path)
     if not place.is_dir():
         return [path]
-    found = sorted(str(file) for file in place.iterdir() if file.suffix == ".yaml" and not file.name.startswith("."))
+    try:
+        files = [file for file in place.iterdir() if file.suffix == ".yaml" and not file.name.startswith(".")]
+    except OSError as error:
+        raise ConfigError([Problem(Place(path), "", f"cannot be read: {error.strerror}")]) from None
+    odd = [
+        Problem(Place(str(file)), "", "is not a regular file")
+        for file in files
+        if file.exists() and not file.is_file()
+    ]
+    if odd:  # a pipe would be waited for
+        raise ConfigError(odd)
+    found = sorted(str(file) for file in files)
     if not found:
         raise ConfigError([Problem(Place(path), "", "has no *.yaml file", "put one there, or name a file with -c")])
     return found
@@ -91,7 +102,8 @@ def _files(path: str) -> list[str]:
 
 def _read(file: str) -> str:
     try:
-        return pathlib.Path(file).read_text(encoding="utf-8")
+        with open(file, encoding="utf-8") as opened:
+            return opened.read(config_yaml.MOST_BYTES + 1)  # one more, so that `parse` sees that it is too much
     except OSError as error:
         hint = "name the configuration with -c FILE or -c DIRECTORY" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError([Problem(Place(file), "", f"cannot be read: {error.strerror}", hint)]) from None

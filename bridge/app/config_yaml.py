@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
 _FRACTION = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _MOST_NODES = 100_000
 _MOST_DEPTH = 40
-_MOST_BYTES = 4 << 20
+MOST_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -37,7 +37,7 @@ class Document:
 
 def parse(text: str, file: str) -> Document:
     """Read one file's text. ConfigError holds every problem found in it."""
-    if len(text) > _MOST_BYTES:
+    if len(text) > MOST_BYTES:
         raise ConfigError([Problem(Place(file), "", "is larger than 4 MiB", "split it into a directory of files")])
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def test_a_directory_is_one_document_in_the_order_of_names(tmp_path: Path) -> No
     assert [c.name for c in found.clusters] == ["a", "b"]
     assert [p.name for p in found.plugins] == ["p", "q"]
     assert [Path(f).name for f in found.files] == ["00.yaml", "01.yaml"]
+
+
+def test_a_pipe_or_a_dangling_link_in_a_directory_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: is not a regular file"):
+        config.read_document([str(tmp_path)])
+    (tmp_path / "pipe.yaml").unlink()
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"link\.yaml: cannot be read: No such file"):
+        config.read_document([str(tmp_path)])
+
+
+def test_of_a_file_without_end_only_the_beginning_is_read() -> None:
+    with pytest.raises(ConfigError, match="is larger than 4 MiB"):
+        config.read_document(["/dev/zero"])
 
 
 def test_a_key_in_two_files_is_refused_with_both_places(tmp_path: Path) -> None:
