@@ -89,7 +89,7 @@ async def test_what_cannot_be_done_is_said_at_once_and_leaves_nothing() -> None:
 
 
 async def test_a_refusal_ends_the_operation_and_says_that_the_request_stays() -> None:
-    async with running(faults={0: "refused"}) as service:
+    async with running(faults=dict.fromkeys(range(1000), "refused")) as service:
         _, operation = await service.desk.create_snapshot(ADMIN, DRAFT)
         ended = await service.finished(operation)
         assert ended.state is OperationState.FAILED
