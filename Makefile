@@ -10,7 +10,6 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.from-lock
 PYTEST_ARGS ?=
-WORKERS ?= 2
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
 .PHONY: help env lock servers packages check format test nightly bench demo demo-kubernetes demo-nomad proto clean
