@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from tests.support.bed.fixtures import (
 )
 
 __all__ = ["control_plane", "csi_sanity", "namespace", "node_fixture", "own_control_plane", "upstream_pair"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A run in the background of a shell ignores it, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _journal = journal.Journal()
 _kept: list[Path] = []
