@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import time
@@ -81,8 +80,7 @@ class Service:
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
             resolvers.update(joined.resolvers)
-            found = lane(joined.orchestrator, self.ledger, self.ledger, chain)
-            self.lanes[cluster.name] = dataclasses.replace(found, fence=joined.fence)
+            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger, chain, joined.fence)
 
     def _resolvers(self) -> dict[str, Secrets]:
         allowed = self.settings.secrets

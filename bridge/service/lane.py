@@ -11,6 +11,10 @@ from bridge.ports.secrets import Secrets
 from bridge.service.booked import BookedRequests
 
 
+def _open(_driver: str) -> str:
+    return ""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lane:
     """The ports of one cluster, whoever implements them."""
@@ -19,15 +23,18 @@ class Lane:
     requests: Requests
     ledger: Ledger
     secrets: Secrets
-    fence: Callable[[str], str] = lambda _driver: ""
+    fence: Callable[[str], str] = _open
     """Asked right before each plugin call: why this process may no longer act for a driver; empty when it may."""
 
 
-def lane(orchestrator: Orchestrator, ledger: Ledger, book: Book, secrets: Secrets) -> Lane:
+def lane(
+    orchestrator: Orchestrator, ledger: Ledger, book: Book, secrets: Secrets, fence: Callable[[str], str] = _open
+) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
     return Lane(
         orchestrator=orchestrator,
         requests=orchestrator.requests or BookedRequests(orchestrator, book),
         ledger=orchestrator.ledger or ledger,
         secrets=secrets,
+        fence=fence,
     )

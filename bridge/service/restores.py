@@ -13,9 +13,9 @@ from bridge.decide import restore as decide
 from bridge.model.failure import BridgeError, ConflictError, Failure, FailureKind, InvalidError, NotFoundError
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
-from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.outcome import Failed, Outcome
 from bridge.model.snapshot import HandleSource, SnapshotStatus
-from bridge.model.volume import NewVolume, Volume
+from bridge.model.volume import MadeVolume, NewVolume, Volume
 from bridge.ports.identity import Caller
 from bridge.service import operations as ops
 from bridge.service import work
@@ -114,7 +114,6 @@ class Restores:
             status = (await self._catalogue.find(ANYONE, arguments["key_ref"], whole=True)).status
         except NotFoundError:
             status = None
-        taken = ""
         try:
             taken = (await lane.orchestrator.volumes.find(operation.namespace, arguments["name"])).handle
         except (NotFoundError, InvalidError):
@@ -168,13 +167,10 @@ class Restores:
             parameters=source.parameters,
             secret=source.secret,
         )
-        first = not journal.unsure
-        if first:
+        if not journal.unsure:
             await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
         outcome = await plugin.create_volume(new=new, secrets=secrets)
-        if isinstance(outcome, Done):
-            return decide.fold_done(journal, step, outcome.value.handle)
-        return decide.fold_failure(journal, step, outcome.failure, now())
+        return _folded(journal, step, outcome, now())
 
     async def _volume(self, operation: Operation, lane: Lane, handle: str) -> tuple[Volume, Volume | None]:
         """The volume to be, and the source's description where it still exists."""
@@ -253,10 +249,12 @@ def dump(journal: decide.Journal) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _folded(journal: decide.Journal, step: decide.Step, outcome: Outcome[None], now: float) -> decide.Journal:
+def _folded(
+    journal: decide.Journal, step: decide.Step, outcome: Outcome[MadeVolume | None], now: float
+) -> decide.Journal:
     if isinstance(outcome, Failed):
         return decide.fold_failure(journal, step, outcome.failure, now)
-    return decide.fold_done(journal, step)
+    return decide.fold_done(journal, step, outcome.value.handle if outcome.value is not None else "")
 
 
 def _no_plugin(operation: Operation) -> Failure:
