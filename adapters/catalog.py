@@ -8,6 +8,7 @@ from typing import Any
 from bridge.ports.adapter import Joined, Surroundings
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
+from bridge.ports.role import Roles
 
 
 async def _standalone(settings: Any, given: Surroundings) -> Joined:
@@ -38,6 +39,15 @@ JOIN: Mapping[str, Callable[[Any, Surroundings], Awaitable[Joined]]] = {
 }
 
 
+def _kubernetes_roles() -> Roles:
+    from adapters.kubernetes.roles.table import Table
+
+    return Table()
+
+
+ROLES: Mapping[str, Callable[[], Roles]] = {"kubernetes": _kubernetes_roles}
+
+
 class Catalog:
     """The `Catalogue` port over this list."""
 
@@ -54,6 +64,10 @@ class Catalog:
         from adapters.kubernetes.registration.announcer import KubeletAnnouncer, RegistrationSettings
 
         return KubeletAnnouncer(RegistrationSettings(registry=directory), clock)
+
+    def roles(self, kind: str) -> Roles:
+        """The roles of one orchestrator. KeyError when it has none."""
+        return ROLES[kind]()
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
         """Build the adapter of one cluster."""

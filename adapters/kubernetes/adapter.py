@@ -18,6 +18,7 @@ from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
 from adapters.kubernetes.intake import Door
 from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.reflector import Pace, Reflector
 from adapters.kubernetes.requests import SnapshotRequests
 from adapters.kubernetes.secrets import ClusterSecrets
@@ -198,7 +199,8 @@ async def build(
     InvalidError: the configuration cannot be used.
     """
     way = await connection.open_connection(settings)
-    client = Client(way, timeout_seconds=settings.request_timeout_seconds)
+    pace_of_requests = pacer(settings.api_qps, settings.api_burst)
+    client = Client(way, timeout_seconds=settings.request_timeout_seconds, pacer=pace_of_requests)
     made = Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)
     if settings.leader_election:
         made.elect(await standing(settings, made, clock))

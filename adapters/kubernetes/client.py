@@ -16,6 +16,7 @@ import orjson
 
 from adapters.kubernetes.connection import Connection
 from adapters.kubernetes.names import Resource
+from adapters.kubernetes.pacer import Pacer
 from adapters.kubernetes.problem import ApiError
 from bridge.model import failure
 
@@ -32,8 +33,9 @@ _JSON = "application/json"
 class Client:
     """One API server. Safe for many concurrent calls."""
 
-    def __init__(self, connection: Connection, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(self, connection: Connection, *, timeout_seconds: float = 30.0, pacer: Pacer | None = None) -> None:
         self._connection = connection
+        self._pacer = pacer
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self.requests = 0
         """Requests sent so far, for tests and figures."""
@@ -141,6 +143,8 @@ class Client:
         tries = 0
         while True:
             tries += 1
+            if self._pacer is not None:
+                await self._pacer.wait()
             try:
                 response = await self._send(
                     method, path, query=query, data=data, content_type=content_type, timeout=self._timeout

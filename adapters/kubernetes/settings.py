@@ -22,6 +22,10 @@ class Settings(pydantic.BaseModel):
     """An HTTP proxy for the API server. The proxy variables of the environment are not read."""
     connections: int = pydantic.Field(default=64, ge=4, le=1024)
     """Most connections to the API server at once; watches included."""
+    api_qps: float = pydantic.Field(default=0.0, ge=0, le=100_000)
+    """Most requests per second to the API server, watches apart. 0 leaves that to its priority and fairness."""
+    api_burst: int = pydantic.Field(default=0, ge=0, le=100_000)
+    """How many requests above `api_qps` may go at once; 0 takes twice `api_qps`."""
     request_timeout_seconds: float = pydantic.Field(default=30.0, gt=0, le=300)
     drivers: list[str] = []
     """Act for these drivers only. Empty: for every driver whose plugin this process holds."""

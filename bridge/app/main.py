@@ -15,6 +15,7 @@ from bridge.app.config_problem import ConfigError
 from bridge.model.failure import BridgeError
 from bridge.node.settings import AgentSettings
 from bridge.ports.adapter import Catalogue
+from bridge.ports.role import RolePlan
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,12 @@ def node(paths: Sequence[str], catalogue: Catalogue) -> int:
         return USAGE
     logs.set_up(document.log_level, document.log_format)
     return _run(_node(document, settings, catalogue))
+
+
+def role(plan: RolePlan) -> int:
+    """Run one role until SIGTERM or SIGINT. Returns the exit code; problems are told on stderr."""
+    logs.set_up(plan.log_level, "auto")
+    return _run(_role(plan))
 
 
 def check_config(paths: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -75,6 +82,12 @@ async def _node(document: node_config.NodeDocument, settings: AgentSettings, cat
     from bridge.app import wiring
 
     await wiring.run_node(document, settings, catalogue, _stopped_by_signals())
+
+
+async def _role(plan: RolePlan) -> None:
+    from bridge.app import roles
+
+    await roles.run(plan, _stopped_by_signals())
 
 
 def _stopped_by_signals() -> asyncio.Event:

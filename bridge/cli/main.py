@@ -17,6 +17,7 @@ from bridge.cli import (
     operations,
     options,
     output,
+    roles,
     service,
     snapshot_delete,
     snapshot_list,
@@ -72,7 +73,7 @@ def _assemble() -> None:
     shown: list[click.Command] = [
         *(snapshots.group, operations.group, inventory.volume, inventory.plugin, service.node, inventory.cluster),
         *(get, describe, create, delete),
-        *(service.serve, service.check_config, service.localdisk),
+        *(service.serve, *roles.groups(), service.check_config, service.localdisk),
         *(about.whoami, about.version, about.completion),
     ]
     for command in shown:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
-from bridge.model.keys import Key
 from bridge.ports.clock import Clock
 
+K = TypeVar("K", bound=Hashable)
 
-class KeyQueue:
+
+class KeyQueue(Generic[K]):
     """A key that is added again while a worker has it runs once more afterwards; an earlier return time wins."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ready: dict[Key, None] = {}
-        self._busy: set[Key] = set()
-        self._again: set[Key] = set()
-        self._due: dict[Key, float] = {}
-        self._heap: list[tuple[float, int, Key]] = []
+        self._ready: dict[K, None] = {}
+        self._busy: set[K] = set()
+        self._again: set[K] = set()
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
 
@@ -40,7 +43,7 @@ class KeyQueue:
         """No key is with a worker."""
         return not self._busy
 
-    def add(self, key: Key) -> None:
+    def add(self, key: K) -> None:
         """Run the key as soon as a worker is free."""
         self._due.pop(key, None)
         if key in self._busy:
@@ -49,7 +52,7 @@ class KeyQueue:
             self._ready[key] = None
             self._changed.set()
 
-    def add_after(self, key: Key, seconds: float) -> None:
+    def add_after(self, key: K, seconds: float) -> None:
         """Run the key after so many seconds, unless it is to run sooner."""
         if seconds <= 0:
             self.add(key)
@@ -61,7 +64,7 @@ class KeyQueue:
         heapq.heappush(self._heap, (due, next(self._order), key))
         self._changed.set()
 
-    async def take(self) -> Key:
+    async def take(self) -> K:
         """The next key; the caller must call `done` with it."""
         while True:
             self._wake_due()
@@ -73,7 +76,7 @@ class KeyQueue:
             self._changed.clear()
             await self._sleep()
 
-    def done(self, key: Key) -> None:
+    def done(self, key: K) -> None:
         """The worker is finished with the key."""
         self._busy.discard(key)
         if key in self._again:

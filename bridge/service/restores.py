@@ -45,7 +45,7 @@ class Restores:
         self._operations = operations
         self._tools = tools
         self._workers = workers
-        self._queue = KeyQueue(tools.clock)
+        self._queue: KeyQueue[Key] = KeyQueue(tools.clock)
 
     def busy(self, key: Key) -> str:
         """A sentence when a restore reads this snapshot now."""

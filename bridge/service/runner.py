@@ -1,4 +1,4 @@
-"""The workers: keys off the queue, turns on their lanes, and the resync that finds what no event told."""
+"""The snapshots' workers: turns on their lanes, and the resync that finds what no event told."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import backoff
-from bridge.model.failure import BridgeError, ConflictError, ElsewhereError, NotSyncedError
+from bridge.model.failure import BridgeError
 from bridge.model.keys import Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import work
 from bridge.service.lane import Lane
-from bridge.service.queue import KeyQueue
+from bridge.service.loop import WorkLoop
 
 log = logging.getLogger(__name__)
-
-CONFLICT_SECONDS = 0.05
-NOT_SYNCED_SECONDS = 0.5
 
 Told = Callable[[Key, SnapshotRequest | None, SnapshotStatus], Awaitable[None]]
 """What to do with a status once its owner has been told. The request is None when nothing of it is left."""
@@ -34,80 +31,37 @@ class Runner:
         told: Told,
         workers: int = 16,
         resync_seconds: float = 300.0,
+        retry: Callable[[int], float] = backoff.retry_delay,
     ) -> None:
-        self.queue = KeyQueue(tools.clock)
+        self._loop: WorkLoop[Key] = WorkLoop("worker", self._turn, tools.clock, workers=workers, retry=retry)
+        self.queue = self._loop.queue
+        self.drain = self._loop.drain
         self._lanes = lanes
         self._tools = tools
         self._told = told
-        self._workers = workers
         self._resync_seconds = resync_seconds
-        self._errors: dict[Key, int] = {}
         self._waiting: dict[str, set[Key]] = {}
-        self._draining = False
 
     def wake(self, key: Key) -> None:
         """Have the key looked at soon. Keys of clusters that are not configured are refused."""
         if key.cluster not in self._lanes:
             raise ValueError(f"no cluster {key.cluster!r} is configured")
-        self.queue.add(key)
+        self._loop.wake(key)
 
     async def run(self) -> None:
         """Work until cancelled. A turn under way when `drain` is called is finished first."""
         stop = self._tools.plugins.on_change(self._plugin_changed)
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(self._workers):
-                    group.create_task(self._work(), name=f"worker-{number}")
+                group.create_task(self._loop.run(), name="workers")
                 group.create_task(self._resync(), name="resync")
         finally:
             stop()
 
-    async def drain(self, seconds: float) -> None:
-        """Start no new turn and give the running ones so long to end; what is cut off resumes at the next start."""
-        self._draining = True
-        deadline = self._tools.clock.now() + seconds
-        while not self.queue.nobody_works and self._tools.clock.now() < deadline:
-            await self._tools.clock.sleep(0.02)
-
-    async def _work(self) -> None:
-        while True:
-            key = await self.queue.take()
-            if self._draining:
-                self.queue.done(key)
-                await asyncio.Event().wait()
-            try:
-                await self._turn(key)
-            finally:
-                self.queue.done(key)
-
-    async def _turn(self, key: Key) -> None:
-        """One turn, with every failure turned into a later look. Only cancellation gets through."""
-        try:
-            end = await work.turn(key, self._lanes[key.cluster], self._tools)
-            await self._tell(key, end)
-        except ConflictError as conflict:
-            log.debug("somebody else wrote it; looking again", extra={"key": str(key), "detail": str(conflict)})
-            self.queue.add_after(key, max(CONFLICT_SECONDS, self._error_delay(key) / 20))
-            return
-        except ElsewhereError as elsewhere:
-            log.debug("not ours", extra={"key": str(key), "detail": str(elsewhere)})
-            return
-        except NotSyncedError:
-            self.queue.add_after(key, NOT_SYNCED_SECONDS)
-            return
-        except BridgeError as error:
-            delay = self._error_delay(key)
-            log.warning("the turn failed", extra={"key": str(key), "error": str(error), "again_in": delay})
-            self.queue.add_after(key, delay)
-            return
-        except Exception:
-            delay = self._error_delay(key)
-            log.exception("the turn crashed", extra={"key": str(key), "again_in": delay})
-            self.queue.add_after(key, delay)
-            return
-        self._errors.pop(key, None)
-        if end.seconds is not None:
-            self.queue.add_after(key, end.seconds)
+    async def _turn(self, key: Key) -> float | None:
+        end = await work.turn(key, self._lanes[key.cluster], self._tools)
+        await self._tell(key, end)
+        return end.seconds
 
     async def _tell(self, key: Key, end: work.Turn) -> None:
         if end.request is None and end.seconds is None:
@@ -117,10 +71,6 @@ class Runner:
         elif end.request is not None and end.status is not None:
             self._remember_waiting(key, end.request, end.status)
             await self._told(key, end.request, end.status)
-
-    def _error_delay(self, key: Key) -> float:
-        self._errors[key] = self._errors.get(key, 0) + 1
-        return backoff.retry_delay(self._errors[key])
 
     def _remember_waiting(self, key: Key, request: SnapshotRequest, status: SnapshotStatus) -> None:
         """Which keys a change of a plugin may help."""

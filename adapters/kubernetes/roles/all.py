@@ -1,0 +1,52 @@
+"""`all`: both upstream halves in one process. No handshake writes, one event, the fewest requests."""
+
+from __future__ import annotations
+
+from adapters.kubernetes import adapter
+from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.roles import upstream_flags as upstream
+from bridge.ports.adapter import Joined
+from bridge.ports.role import Role, RolePlan, RoleSurroundings
+
+CLUSTER = "kubernetes"
+"""The cluster's name in keys: a role serves one."""
+
+FLAGS = (
+    *upstream.CLIENT,
+    *upstream.WORK,
+    *upstream.LEADER,
+    *upstream.HTTP,
+    *upstream.LOGGING,
+    *upstream.VERSION,
+    Flag("csi-address", Kind.TEXTS, (), "The CSI socket of a driver; repeat it for several"),
+    Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
+)
+
+
+def plan(given: Given) -> RolePlan:
+    """The role that these flags ask for."""
+    settings = upstream.settings(given)
+    sockets = given.texts("csi-address") or ("/run/csi/socket",)
+
+    async def start(lent: RoleSurroundings) -> Role:
+        for socket in sockets:
+            await lent.sink.ensure_socket(socket, socket.removeprefix("unix://"))
+        cluster = await adapter.build(
+            settings, cluster=CLUSTER, clock=lent.clock, serves=lambda driver: lent.plugins.view(driver).known
+        )
+        joined = Joined(cluster, resolvers={"k8s": cluster.secrets}, problems=cluster.problems, fence=cluster.fence)
+        return Role(
+            joined=(joined,),
+            workers=given.whole("worker-threads"),
+            resync_seconds=given.number("resync-period"),
+            retry=upstream.Doubling(given),
+        )
+
+    return RolePlan(
+        name="all",
+        start=start,
+        http_address=given.text("http-endpoint"),
+        metrics_path=given.text("metrics-path"),
+        call_timeout_seconds=given.number("timeout"),
+        log_level=upstream.log_level(given),
+    )

@@ -1,0 +1,95 @@
+"""Flags that several of upstream's programs share, and what they mean for our settings."""
+
+from __future__ import annotations
+
+from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.settings import Settings
+
+LOGGING = (
+    Flag("v", Kind.WHOLE, 2, "Log verbosity; 5 and more logs every plugin call"),
+    *(
+        Flag(name, kind, default, "", hidden=True)
+        for name, kind, default in (
+            ("vmodule", Kind.TEXT, ""),
+            ("logtostderr", Kind.TRUTH, True),
+            ("alsologtostderr", Kind.TRUTH, False),
+            ("stderrthreshold", Kind.TEXT, ""),
+            ("log-dir", Kind.TEXT, ""),
+            ("log-file", Kind.TEXT, ""),
+            ("log-file-max-size", Kind.WHOLE, 0),
+            ("log-backtrace-at", Kind.TEXT, ""),
+            ("log-flush-frequency", Kind.DURATION, 5.0),
+            ("log-json-info-buffer-size", Kind.TEXT, ""),
+            ("log-json-split-stream", Kind.TRUTH, False),
+            ("log-text-info-buffer-size", Kind.TEXT, ""),
+            ("log-text-split-stream", Kind.TRUTH, False),
+            ("logging-format", Kind.TEXT, "text"),
+            ("skip-headers", Kind.TRUTH, False),
+            ("skip-log-headers", Kind.TRUTH, False),
+            ("add-dir-header", Kind.TRUTH, False),
+            ("one-output", Kind.TRUTH, False),
+            ("automaxprocs", Kind.TRUTH, False),
+        )
+    ),
+)
+VERSION = (
+    Flag("version", Kind.TRUTH, False, "Print the version and exit"),
+    Flag("help", Kind.TRUTH, False, "Print this text and exit"),
+    Flag("h", Kind.TRUTH, False, "", hidden=True),
+)
+CLIENT = (
+    Flag("kubeconfig", Kind.TEXT, "", "A kubeconfig file; empty takes the pod's service account"),
+    Flag("kube-api-qps", Kind.NUMBER, 0.0, "Most API requests per second; 0 leaves it to the API server"),
+    Flag("kube-api-burst", Kind.WHOLE, 0, "Most API requests in a burst above kube-api-qps"),
+)
+WORK = (
+    Flag("worker-threads", Kind.WHOLE, 10, "Objects that are worked on at once"),
+    Flag("retry-interval-start", Kind.DURATION, 1.0, "First pause after an error; it doubles"),
+    Flag("retry-interval-max", Kind.DURATION, 300.0, "Longest pause after errors"),
+    Flag("resync-period", Kind.DURATION, 900.0, "How often everything is looked at anew"),
+)
+LEADER = (
+    Flag("leader-election", Kind.TRUTH, False, "Act only while the lease is ours: needed for several replicas"),
+    Flag("leader-election-namespace", Kind.TEXT, "", "Where the lease is; empty takes the pod's namespace"),
+    Flag("leader-election-lease-duration", Kind.DURATION, 15.0, "Others may take over after so long"),
+    Flag("leader-election-renew-deadline", Kind.DURATION, 10.0, "We stop acting after so long without a renewal"),
+    Flag("leader-election-retry-period", Kind.DURATION, 5.0, "How often to renew or to look"),
+)
+HTTP = (
+    Flag("http-endpoint", Kind.TEXT, "", "HOST:PORT or :PORT for metrics and health; empty for none"),
+    Flag("metrics-path", Kind.TEXT, "/metrics", "Path of the metrics"),
+)
+
+
+def settings(given: Given, **more: object) -> Settings:
+    """The cluster's settings from CLIENT and LEADER. `more` are further fields. ValueError names a bad one."""
+    fields: dict[str, object] = {
+        "kubeconfig": given.text("kubeconfig"),
+        "in_cluster": not given.text("kubeconfig"),
+        "api_qps": given.number("kube-api-qps"),
+        "api_burst": given.whole("kube-api-burst"),
+        "leader_election": given.truth("leader-election"),
+        "lease_namespace": given.text("leader-election-namespace"),
+        "lease_seconds": int(given.number("leader-election-lease-duration")),
+        "renew_deadline_seconds": given.number("leader-election-renew-deadline"),
+        "retry_seconds": given.number("leader-election-retry-period"),
+        **more,
+    }
+    return Settings.model_validate(fields)
+
+
+def log_level(given: Given) -> str:
+    """Our word for a verbosity."""
+    return "debug" if given.whole("v") >= 5 else "info"
+
+
+class Doubling:
+    """The error back-off that WORK asks for."""
+
+    def __init__(self, given: Given) -> None:
+        self._first = given.number("retry-interval-start")
+        self._most = given.number("retry-interval-max")
+
+    def __call__(self, failures: int) -> float:
+        """See bridge.ports.loop.RetrySchedule."""
+        return 0.0 if failures <= 0 else min(self._first * 2.0 ** min(failures - 1, 30), self._most)
