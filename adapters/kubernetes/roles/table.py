@@ -16,6 +16,7 @@ PROGRAM = "snapbridge kubernetes"
 
 MODULES = {
     "all": ("adapters.kubernetes.roles.all", "Both halves in one process, without the handshake between them."),
+    "webhook": ("adapters.kubernetes.roles.webhook", "The classic validation webhook, over TLS."),
 }
 """Name -> (module with FLAGS and `plan(given)`, summary)."""
 
