@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.from-lock
 PYTEST_ARGS ?=
+WORKERS ?= 2
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
 .PHONY: help env lock servers packages check format test nightly bench demo demo-kubernetes demo-nomad proto clean
@@ -45,8 +46,8 @@ format: env ## let ruff sort imports and format the code
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-test: env packages servers ## all tests, with real servers; PYTEST_ARGS="-k name" narrows them
-	$(BIN)/python -m pytest $(CI_ARGS) $(PYTEST_ARGS)
+test: env packages servers ## all tests, with real servers, in two processes; PYTEST_ARGS="-k name" narrows them
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CI_ARGS) $(PYTEST_ARGS)
 
 nightly: env ## the core's properties over 10,000 fault sequences instead of 500
 	SNAPBRIDGE_EXAMPLES=10000 $(BIN)/python -m pytest tests/unit/decide --timeout 1800
