@@ -8,7 +8,7 @@ Nomad registers what it creates: a made volume stands under a passing id until `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from adapters.nomad import errors, wire
@@ -16,6 +16,7 @@ from adapters.nomad.client import Answer, Client, part
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.handles import Handles, read_volume
 from bridge.model.failure import Failure, FailureKind, UnavailableError
+from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Role, Route
 from bridge.model.snapshot import CutSnapshot
@@ -153,6 +154,22 @@ class ApiCalls:
             token = following
         yield _unsure("BAD_ANSWER", f"the snapshot list of {self._plugin_id!r} does not end")
 
+    async def create_group(
+        self, *, name: str, volume_handles: Sequence[str], parameters: Mapping[str, str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """Nomad's API has no groups."""
+        return _NO_GROUPS
+
+    async def delete_group(self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap) -> Outcome[None]:
+        """Nomad's API has no groups."""
+        return _NO_GROUPS
+
+    async def inspect_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """Nomad's API has no groups."""
+        return _NO_GROUPS
+
     async def create_volume(self, *, new: NewVolume, secrets: SecretMap) -> Outcome[MadeVolume]:
         """Made and registered in one act, under a passing id in `made_namespace`.
 
@@ -286,3 +303,8 @@ def _refused(code: str, message: str, hint: str = "") -> Failed:
 
 def _unsure(code: str, message: str) -> Failed:
     return Failed(Failure(FailureKind.UNSURE, code, message))
+
+
+_NO_GROUPS = _refused(
+    "UNIMPLEMENTED", "Nomad's API has no group snapshots", "reach the plugin by its socket (route: socket)"
+)

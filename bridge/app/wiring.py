@@ -80,7 +80,9 @@ class Service:
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
             resolvers.update(joined.resolvers)
-            self.lanes[cluster.name] = lane(joined.orchestrator, self.ledger, self.ledger, chain, joined.fence)
+            self.lanes[cluster.name] = lane(
+                joined.orchestrator, self.ledger, self.ledger, chain, fence=joined.fence, groups=joined.groups
+            )
 
     def _resolvers(self) -> dict[str, Secrets]:
         allowed = self.settings.secrets

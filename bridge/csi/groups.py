@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 from bridge.csi import failures, limits, methods, snapshots
 from bridge.csi.client import Client
 from bridge.model.failure import Failure
+from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.snapshot import CutSnapshot
 from bridge.pb.csi.v1 import csi_pb2 as pb
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CutGroup:
-    """The facts of a group as a plugin reports them. All member handles must be kept: a delete names them."""
-
-    handle: str
-    members: tuple[CutSnapshot, ...]
-    ready: bool
-    cut_at_ns: int | None = None
 
 
 class GroupCalls:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from bridge.csi import failures, listing, methods, snapshots, volumes
 from bridge.csi.attach import AttachCalls, NodeCalls
@@ -11,6 +11,7 @@ from bridge.csi.blocks import BlockCalls
 from bridge.csi.client import Client
 from bridge.csi.groups import GroupCalls
 from bridge.model.failure import Failure
+from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Route
 from bridge.model.snapshot import CutSnapshot
@@ -98,6 +99,35 @@ class Instance:
         async with contextlib.aclosing(listing.every(self._client, volume_handle, secrets)) as found:
             async for outcome in found:
                 yield outcome
+
+    async def create_group(
+        self, *, name: str, volume_handles: Sequence[str], parameters: Mapping[str, str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """See the port."""
+        lacking = self._lacking(Capability.CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
+        if lacking is not None:
+            return Failed(lacking)
+        return await self.groups.create(
+            name=name, volume_handles=volume_handles, parameters=parameters, secrets=secrets
+        )
+
+    async def delete_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
+    ) -> Outcome[None]:
+        """See the port."""
+        lacking = self._lacking(Capability.CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
+        if lacking is not None:
+            return Failed(lacking)
+        return await self.groups.delete(handle=handle, member_handles=member_handles, secrets=secrets)
+
+    async def inspect_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """See the port."""
+        lacking = self._lacking(Capability.CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
+        if lacking is not None:
+            return Failed(lacking)
+        return await self.groups.inspect(handle=handle, member_handles=member_handles, secrets=secrets)
 
     async def create_volume(self, *, new: NewVolume, secrets: SecretMap) -> Outcome[MadeVolume]:
         """See the port."""

@@ -18,6 +18,15 @@ def snapshot_name(uid: str, prefix: str = "snapshot") -> str:
     return name
 
 
+def group_name(uid: str) -> str:
+    """The CSI name of a group snapshot: `groupsnapshot-UID`, as the incumbent names them.
+
+    >>> group_name("6f1c")
+    'groupsnapshot-6f1c'
+    """
+    return snapshot_name(uid, "groupsnapshot")
+
+
 def restore_name(operation_id: str) -> str:
     """The CSI volume name of a restore."""
     return f"restore-{operation_id}"

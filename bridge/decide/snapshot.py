@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from bridge.decide import action as act
-from bridge.decide import backoff
+from bridge.decide import backoff, gate
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, PluginView
@@ -122,6 +122,8 @@ def _finish(seen: Observed, record: Record, now: float) -> act.Action:
         return _settle_note(seen, record, now)
     if record.deleted or not record.handle or record.policy is DeletionPolicy.RETAIN:
         return act.Erase()
+    if record.group:
+        return act.Erase()  # CSI forbids to delete a member: its data goes with its group, and only so.
     return _through_gate(seen, record, now) or act.Delete(record.handle, record.secrets.delete)
 
 
@@ -139,32 +141,15 @@ def _through_gate(seen: Observed, record: Record, now: float) -> act.Action | No
 
 
 def _is_early(seen: Observed, record: Record, now: float) -> bool:
-    """Whether a back-off is not over. One that is longer than any was written by a clock that was set back since."""
-    longest = max(backoff.RETRY_MOST_SECONDS, seen.plugin.poll_most_seconds)
-    return now < record.retry_at <= now + longest
+    return gate.is_early(record, seen.plugin, now)
 
 
 def _gate_plugin(seen: Observed) -> act.Action | None:
-    plugin = seen.plugin
-    if not plugin.known:
-        why = f"no plugin of driver {plugin.driver!r} is known"
-        hint = "start it, or name its socket in the config"
-        failure = Failure(FailureKind.REFUSED, "UNKNOWN_DRIVER", why, hint)
-        return act.Wait(backoff.UNKNOWN_PLUGIN_SECONDS, "UNKNOWN_DRIVER", why, failure)
-    if not plugin.healthy:
-        why = f"the plugin of driver {plugin.driver!r} does not serve: {plugin.sentence or 'unknown reason'}"
-        failure = Failure(FailureKind.REFUSED, "PLUGIN_UNHEALTHY", why)
-        return act.Wait(backoff.UNKNOWN_PLUGIN_SECONDS, "PLUGIN_UNHEALTHY", why, failure)
-    if not plugin.can(Capability.CREATE_DELETE_SNAPSHOT):
-        why = f"the driver {plugin.driver!r} cannot make snapshots (no CREATE_DELETE_SNAPSHOT)"
-        return act.Rest("UNSUPPORTED", why, Failure(FailureKind.REFUSED, "UNSUPPORTED", why))
-    return None
+    return gate.plugin(seen.plugin, Capability.CREATE_DELETE_SNAPSHOT, "make snapshots")
 
 
 def _back_off(record: Record, now: float) -> act.Wait:
-    reason = record.failure.code if record.failure else "not ready yet"
-    why = str(record.failure) if record.failure else "the backend still works on the snapshot"
-    return act.Wait(record.retry_at - now, reason, why, record.failure)
+    return gate.wait(record, "the snapshot", now)
 
 
 # -- folding ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 SNAPSHOT = "snapshot"
+GROUP = "group"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -41,3 +42,8 @@ class Key:
 def snapshot_key(cluster: str, uid: str) -> Key:
     """The key of the snapshot with this identity in this cluster."""
     return Key(cluster, SNAPSHOT, uid)
+
+
+def group_key(cluster: str, uid: str) -> Key:
+    """The key of the group snapshot with this identity in this cluster."""
+    return Key(cluster, GROUP, uid)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
+from bridge.ports.group import GroupSide
 from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
 from bridge.ports.orchestrator import Orchestrator
@@ -39,6 +40,8 @@ class Joined:
     """What people should put right, in sentences."""
     fence: Callable[[str], str] = lambda _driver: ""
     """Why this process may not act for a driver at this very moment; empty when it may."""
+    groups: GroupSide | None = None
+    """Its group snapshots, where it has them."""
 
 
 class Catalogue(Protocol):

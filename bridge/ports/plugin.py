@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from bridge.model.group import CutGroup
 from bridge.model.outcome import Outcome
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, PluginView, Route
 from bridge.model.snapshot import CutSnapshot
@@ -48,6 +49,28 @@ class PluginCalls(Protocol):
 
     def list_snapshots(self, *, volume_handle: str = "", secrets: SecretMap) -> AsyncIterator[Outcome[CutSnapshot]]:
         """Every snapshot that the plugin holds, all pages; a Failed ends the iteration."""
+        ...
+
+    async def create_group(
+        self, *, name: str, volume_handles: Sequence[str], parameters: Mapping[str, str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """Cut all volumes at one moment, or find the group that this name and these volumes already have.
+
+        An answer about other volumes is Failed(UNSURE, "WRONG_SOURCE"). A plugin or a route without groups:
+        Failed(REFUSED).
+        """
+        ...
+
+    async def delete_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
+    ) -> Outcome[None]:
+        """Remove the group with all its members, every one of which must be named; a missing group is Done."""
+        ...
+
+    async def inspect_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
+    ) -> Outcome[CutGroup]:
+        """The group and its members as they are now. Missing: Failed(REFUSED, "NOT_FOUND")."""
         ...
 
     async def create_volume(self, *, new: NewVolume, secrets: SecretMap) -> Outcome[MadeVolume]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from bridge.ports.group import GroupSide
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Orchestrator, Requests
 from bridge.ports.secrets import Secrets
@@ -25,10 +26,18 @@ class Lane:
     secrets: Secrets
     fence: Callable[[str], str] = _open
     """Asked right before each plugin call: why this process may no longer act for a driver; empty when it may."""
+    groups: GroupSide | None = None
+    """Only where the orchestrator has group snapshots."""
 
 
 def lane(
-    orchestrator: Orchestrator, ledger: Ledger, book: Book, secrets: Secrets, fence: Callable[[str], str] = _open
+    orchestrator: Orchestrator,
+    ledger: Ledger,
+    book: Book,
+    secrets: Secrets,
+    *,
+    fence: Callable[[str], str] = _open,
+    groups: GroupSide | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
     return Lane(
@@ -37,4 +46,5 @@ def lane(
         ledger=orchestrator.ledger or ledger,
         secrets=secrets,
         fence=fence,
+        groups=groups,
     )

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import backoff
 from bridge.model.failure import BridgeError
-from bridge.model.keys import Key
+from bridge.model.keys import GROUP, Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
-from bridge.service import work
+from bridge.service import groups, work
 from bridge.service.lane import Lane
 from bridge.service.loop import WorkLoop
 
@@ -59,25 +59,37 @@ class Runner:
             stop()
 
     async def _turn(self, key: Key) -> float | None:
-        end = await work.turn(key, self._lanes[key.cluster], self._tools)
+        """The turn of the key's kind; returns when to look again."""
+        lane = self._lanes[key.cluster]
+        if key.kind == GROUP:
+            ended = await groups.turn(key, lane, self._tools)
+            if ended.request is not None and ended.status is not None:
+                self._remember_waiting(key, ended.request.driver, failing=ended.status.failure is not None)
+            else:
+                self._forget_waiting(key)
+            return ended.seconds
+        end = await work.turn(key, lane, self._tools)
         await self._tell(key, end)
         return end.seconds
 
     async def _tell(self, key: Key, end: work.Turn) -> None:
         if end.request is None and end.seconds is None:
-            for waiting in self._waiting.values():
-                waiting.discard(key)
+            self._forget_waiting(key)
             await self._told(key, None, SnapshotStatus(SnapshotState.GONE))
         elif end.request is not None and end.status is not None:
-            self._remember_waiting(key, end.request, end.status)
+            self._remember_waiting(key, end.request.driver, failing=end.status.failure is not None)
             await self._told(key, end.request, end.status)
 
-    def _remember_waiting(self, key: Key, request: SnapshotRequest, status: SnapshotStatus) -> None:
+    def _remember_waiting(self, key: Key, driver: str, *, failing: bool) -> None:
         """Which keys a change of a plugin may help."""
-        waiting = self._waiting.setdefault(request.driver, set())
-        if status.failure is not None:
+        waiting = self._waiting.setdefault(driver, set())
+        if failing:
             waiting.add(key)
         else:
+            waiting.discard(key)
+
+    def _forget_waiting(self, key: Key) -> None:
+        for waiting in self._waiting.values():
             waiting.discard(key)
 
     def _plugin_changed(self, driver: str) -> None:
@@ -97,6 +109,11 @@ class Runner:
                 self.queue.add(key)
             async for key in lane.ledger.keys():
                 if key.cluster == name:
+                    self.queue.add(key)
+            if lane.groups is not None:
+                async for key in lane.groups.requests.keys():
+                    self.queue.add(key)
+                async for key in lane.groups.ledger.keys():
                     self.queue.add(key)
         except BridgeError as error:
             log.warning("the resync failed; it is tried again", extra={"cluster": name, "error": str(error)})

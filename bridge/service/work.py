@@ -127,11 +127,11 @@ async def call(
     try:
         values = await lane.secrets.resolve(ref)
     except BridgeError as error:
-        return _secret_failure(ref, error)
+        return secret_failure(ref, error)
     # Chosen last: while a secret was looked up, another route may have taken over.
     plugin = tools.plugins.controller(seen.plugin.driver)
     if plugin is None:
-        return _refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
+        return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
     if reason := lane.fence(seen.plugin.driver):
         raise ElsewhereError(reason)
     return await _send(step, plugin, values)
@@ -154,10 +154,12 @@ async def _send(
             return await plugin.delete_snapshot(handle=handle, secrets=values)
 
 
-def _secret_failure(ref: SecretRef, error: BridgeError) -> Failed:
+def secret_failure(ref: SecretRef, error: BridgeError) -> Failed:
+    """A secret that cannot be had: the call was not made."""
     code = "SECRET_UNAVAILABLE" if isinstance(error, UnavailableError) else "SECRET_" + error.code
-    return _refused(code, f"the secret {ref} cannot be used: {error.message}", error.hint)
+    return refused(code, f"the secret {ref} cannot be used: {error.message}", error.hint)
 
 
-def _refused(code: str, message: str, hint: str = "") -> Failed:
+def refused(code: str, message: str, hint: str = "") -> Failed:
+    """A call that never left this process."""
     return Failed(Failure(FailureKind.REFUSED, code, message, hint))

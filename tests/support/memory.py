@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from bridge.model.failure import ConflictError, Failure, FailureKind, NotFoundError
+from bridge.model.group import CutGroup
 from bridge.model.keys import Key
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, PluginView, Route
@@ -148,6 +149,15 @@ class Stored:
     not_ready: int
 
 
+@dataclasses.dataclass
+class StoredGroup:
+    """A group on the fake backend; its members are ready one after the other."""
+
+    handle: str
+    members: list[Stored]
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 class MemoryPlugin:
     """A plugin with its backend, behind the `PluginCalls` and `Plugins` ports at once."""
 
@@ -162,6 +172,8 @@ class MemoryPlugin:
         self.stored: dict[str, Stored] = {}
         self.by_hand: dict[str, Stored] = {}
         self.volumes: dict[str, str] = {}
+        self.groups: dict[str, StoredGroup] = {}
+        self.secrets_seen: list[Mapping[str, str]] = []
         self.broken: list[str] = []
         self.allowed: Callable[[str], str] = lambda _what: ""
         """A test's rule book: a sentence when this call may not be made now."""
@@ -193,6 +205,10 @@ class MemoryPlugin:
         """All snapshots on the backend."""
         return {stored.handle for stored in (*self.stored.values(), *self.by_hand.values())}
 
+    def member_handles(self) -> set[str]:
+        """The snapshots that groups on the backend hold."""
+        return {member.handle for group in self.groups.values() for member in group.members}
+
     def _before(self, what: str) -> str:
         breach = self.allowed(what)
         if breach:
@@ -220,6 +236,8 @@ class MemoryPlugin:
         early = _early(fault)
         if early is not None:
             return early
+        if handle in self.member_handles():
+            self.broken.append(f"DeleteSnapshot of {handle}, which is a member of a group")
         for shelf in (self.stored, self.by_hand):
             for name in [name for name, stored in shelf.items() if stored.handle == handle]:
                 del shelf[name]
@@ -242,6 +260,64 @@ class MemoryPlugin:
     ) -> AsyncIterator[Outcome[CutSnapshot]]:
         for stored in (*self.stored.values(), *self.by_hand.values()):
             yield Done(_facts(stored))
+
+    async def create_group(
+        self,
+        *,
+        name: str,
+        volume_handles: Sequence[str],
+        parameters: Mapping[str, str],
+        secrets: Mapping[str, str],
+    ) -> Outcome[CutGroup]:
+        fault = self._before("create group")
+        self.secrets_seen.append(dict(secrets))
+        early = _early(fault)
+        if early is not None:
+            return early
+        group = self.groups.get(name)
+        if group is None:
+            self._counter += 1
+            number = self._counter
+            members = [
+                Stored(f"member-{number}-{place}", volume, self.not_ready)
+                for place, volume in enumerate(sorted(volume_handles))
+            ]
+            group = self.groups[name] = StoredGroup(f"group-{number}", members, dict(parameters))
+        elif {member.source for member in group.members} != set(volume_handles):
+            return Failed(Failure(FailureKind.REFUSED, "ALREADY_EXISTS", "other volumes"))
+        return _late(fault) or Done(_group_facts(group))
+
+    async def delete_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: Mapping[str, str]
+    ) -> Outcome[None]:
+        fault = self._before(f"delete group {handle}")
+        self.secrets_seen.append(dict(secrets))
+        early = _early(fault)
+        if early is not None:
+            return early
+        for name, group in list(self.groups.items()):
+            if group.handle == handle:
+                if {member.handle for member in group.members} != set(member_handles):
+                    return Failed(Failure(FailureKind.REFUSED, "INVALID_ARGUMENT", "not all of its members"))
+                del self.groups[name]
+        return _late(fault) or Done(None)
+
+    async def inspect_group(
+        self, *, handle: str, member_handles: Sequence[str], secrets: Mapping[str, str]
+    ) -> Outcome[CutGroup]:
+        fault = self._before("inspect group")
+        early = _early(fault)
+        if early is not None:
+            return early
+        for group in self.groups.values():
+            if group.handle == handle:
+                if {member.handle for member in group.members} != set(member_handles):
+                    return Failed(Failure(FailureKind.REFUSED, "INVALID_ARGUMENT", "not all of its members"))
+                slow = next((member for member in group.members if member.not_ready > 0), None)
+                if slow is not None:
+                    slow.not_ready -= 1
+                return _late(fault) or Done(_group_facts(group))
+        return Failed(Failure(FailureKind.REFUSED, "NOT_FOUND", "no such group"))
 
     async def create_volume(self, *, new: NewVolume, secrets: Mapping[str, str]) -> Outcome[MadeVolume]:
         fault = self._before("create volume")
@@ -278,6 +354,11 @@ def _late(fault: str) -> Failed | None:
     if fault == "lost after":
         return Failed(Failure(FailureKind.UNSURE, "INTERNAL", "lost"))
     return None
+
+
+def _group_facts(group: StoredGroup) -> CutGroup:
+    members = tuple(dataclasses.replace(_facts(member), group=group.handle) for member in group.members)
+    return CutGroup(group.handle, members, all(member.ready for member in members), 1_700_000_000_000_000_000)
 
 
 def _facts(stored: Stored) -> CutSnapshot:

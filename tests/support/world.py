@@ -78,7 +78,7 @@ class World:
         return ""
 
     def _delete_breach(self, handle: str) -> str:
-        record, request = self.ledger.records[KEY], self.requests.request
+        record, request = self.ledger.records[self.key], self.requests.request
         if handle != record.handle:
             return f"delete of {handle}, which the record does not hold"
         if not record.condemned:

@@ -1,0 +1,125 @@
+"""One pass over a group snapshot: observe, decide, one effect, fold, save. The sibling of `work.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bridge.decide import action as act
+from bridge.decide import group
+from bridge.decide import group_action as gact
+from bridge.model.failure import BridgeError, ElsewhereError
+from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus
+from bridge.model.keys import Key
+from bridge.model.outcome import Outcome
+from bridge.ports.group import GroupSide
+from bridge.service import work
+from bridge.service.lane import Lane
+from bridge.service.work import Tools
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupTurn:
+    """How a turn ended: `seconds` until the next look (None: none wanted), and what was told."""
+
+    seconds: float | None
+    request: GroupRequest | None = None
+    status: GroupStatus | None = None
+
+
+async def turn(key: Key, lane: Lane, tools: Tools) -> GroupTurn:
+    """Pass after pass until the group comes to rest, then tell its owner once."""
+    side = _side(lane)
+    for _ in range(work.MOST_STEPS):
+        seen = await observe(key, side, tools)
+        if seen is None:
+            return GroupTurn(None)
+        step = group.decide(seen, tools.clock.now())
+        if isinstance(step, act.Wait | act.Rest):
+            status = group.project(seen, step)
+            await side.requests.publish(seen.request, status)
+            return GroupTurn(step.seconds if isinstance(step, act.Wait) else None, seen.request, status)
+        if isinstance(step, act.Erase):
+            tools.on_step(key, step)
+        await perform(seen, step, lane, tools)
+    return GroupTurn(0.0)
+
+
+async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | None:
+    """Read the world anew. None when neither request nor record is known."""
+    request = await side.requests.observe(key)
+    if request is None:
+        return None
+    record = await side.ledger.load(key)
+    driver = record.driver if record is not None else request.driver
+    writer = "" if key in tools.doubts else tools.writer
+    return group.Observed(request, record, tools.plugins.view(driver), writer)
+
+
+async def perform(seen: group.Observed, step: gact.GroupAction, lane: Lane, tools: Tools) -> None:
+    """Carry out one action: one effect, then the record."""
+    key, side = seen.request.key, _side(lane)
+    match step:
+        case act.Hold():
+            await side.requests.hold(seen.request)
+        case act.Release():
+            await side.requests.release(seen.request)
+        case gact.NoteGroup() | gact.AdoptGroup():
+            await side.ledger.save(key, group.begin(seen.request, step, seen.record))
+        case act.Condemn():
+            await side.ledger.condemn(key, _record(seen))
+        case act.Erase(orphan):
+            if seen.record is not None:
+                await side.ledger.erase(key, seen.record, orphan=orphan)
+        case gact.CreateGroup() | gact.InspectGroup() | gact.DeleteGroup():
+            await _call_and_save(step, seen, lane, tools)
+        case act.Wait() | act.Rest():
+            raise AssertionError("waiting is not performed")
+
+
+async def _call_and_save(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> None:
+    """Between the call and the save, what the call did is known to nobody: the key is in doubt."""
+    tools.doubts.add(seen.request.key)
+    outcome = await call(step, seen, lane, tools)
+    folded = group.fold(seen, step, outcome, tools.clock.now())
+    if folded != seen.record:
+        await _side(lane).ledger.save(seen.request.key, folded)
+    tools.doubts.discard(seen.request.key)
+
+
+async def call(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> Outcome[CutGroup | None]:
+    """Make the plugin call. What never left this process is refused, not unsure."""
+    ref = step.note.secret if isinstance(step, gact.CreateGroup) else step.secret
+    try:
+        values = await lane.secrets.resolve(ref)
+    except BridgeError as error:
+        return work.secret_failure(ref, error)
+    # Chosen last: while a secret was looked up, another route may have taken over.
+    plugin = tools.plugins.controller(seen.plugin.driver)
+    if plugin is None:
+        return work.refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
+    if reason := lane.fence(seen.plugin.driver):
+        raise ElsewhereError(reason)
+    match step:
+        case gact.CreateGroup(note):
+            return await plugin.create_group(
+                name=note.group_name,
+                volume_handles=note.volume_handles,
+                parameters=note.parameters,
+                secrets=values,
+            )
+        case gact.InspectGroup(handle, members):
+            return await plugin.inspect_group(handle=handle, member_handles=members, secrets=values)
+        case gact.DeleteGroup(handle, members):
+            return await plugin.delete_group(handle=handle, member_handles=members, secrets=values)
+
+
+def _record(seen: group.Observed) -> GroupRecord:
+    if seen.record is None:
+        raise AssertionError("this action needs a record")
+    return seen.record
+
+
+def _side(lane: Lane) -> GroupSide:
+    if lane.groups is None:
+        raise AssertionError("a group's key came from a cluster without groups")
+    return lane.groups
