@@ -111,9 +111,7 @@ class Instance:
             name=name, volume_handles=volume_handles, parameters=parameters, secrets=secrets
         )
 
-    async def delete_group(
-        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
-    ) -> Outcome[None]:
+    async def delete_group(self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap) -> Outcome[None]:
         """See the port."""
         lacking = self._lacking(Capability.CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
         if lacking is not None:

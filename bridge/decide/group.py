@@ -86,9 +86,7 @@ def _advance(record: GroupRecord) -> gact.GroupAction:
     if not record.handle:
         assert record.note is not None
         return gact.CreateGroup(record.note)
-    return _learn_members(record) or gact.InspectGroup(
-        record.handle, record.member_handles, record.secrets.inspect
-    )
+    return _learn_members(record) or gact.InspectGroup(record.handle, record.member_handles, record.secrets.inspect)
 
 
 def _absent(seen: Observed, now: float) -> gact.GroupAction:
@@ -243,9 +241,7 @@ def _another_group(record: GroupRecord, cut: CutGroup) -> Failure | None:
     return None
 
 
-def _fold_failure(
-    seen: Observed, record: GroupRecord, step: gact.Call, failure: Failure, now: float
-) -> GroupRecord:
+def _fold_failure(seen: Observed, record: GroupRecord, step: gact.Call, failure: Failure, now: float) -> GroupRecord:
     failures = record.failures + 1
     after = dataclasses.replace(
         record, failure=failure, failures=failures, retry_at=now + backoff.retry_delay(failures)

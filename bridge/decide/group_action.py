@@ -49,6 +49,4 @@ class DeleteGroup:
 
 
 Call = CreateGroup | InspectGroup | DeleteGroup
-GroupAction = (
-    act.Hold | NoteGroup | AdoptGroup | Call | act.Condemn | act.Erase | act.Release | act.Wait | act.Rest
-)
+GroupAction = act.Hold | NoteGroup | AdoptGroup | Call | act.Condemn | act.Erase | act.Release | act.Wait | act.Rest

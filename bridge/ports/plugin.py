@@ -61,9 +61,7 @@ class PluginCalls(Protocol):
         """
         ...
 
-    async def delete_group(
-        self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap
-    ) -> Outcome[None]:
+    async def delete_group(self, *, handle: str, member_handles: Sequence[str], secrets: SecretMap) -> Outcome[None]:
         """Remove the group with all its members, every one of which must be named; a missing group is Done."""
         ...
 
