@@ -10,7 +10,15 @@ from collections.abc import Mapping
 
 from bridge.decide import backoff, names
 from bridge.decide import restore as decide
-from bridge.model.failure import BridgeError, ConflictError, Failure, FailureKind, InvalidError, NotFoundError
+from bridge.model.failure import (
+    BridgeError,
+    ConflictError,
+    ElsewhereError,
+    Failure,
+    FailureKind,
+    InvalidError,
+    NotFoundError,
+)
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
 from bridge.model.outcome import Failed, Outcome
@@ -141,6 +149,7 @@ class Restores:
                     return decide.fold_failure(seen.journal, step, _no_plugin(operation), now())
                 volume, _ = await self._volume(operation, lane, handle)
                 secrets = await lane.secrets.resolve(volume.secret)
+                _ask_fence(lane, operation)
                 outcome = await plugin.delete_volume(handle=handle, secrets=secrets)
                 return _folded(seen.journal, step, outcome, now())
             case _:
@@ -167,8 +176,10 @@ class Restores:
             parameters=source.parameters,
             secret=source.secret,
         )
+        _ask_fence(lane, operation)
         if not journal.unsure:
             await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
+            _ask_fence(lane, operation)
         outcome = await plugin.create_volume(new=new, secrets=secrets)
         return _folded(journal, step, outcome, now())
 
@@ -255,6 +266,12 @@ def _folded(
     if isinstance(outcome, Failed):
         return decide.fold_failure(journal, step, outcome.failure, now)
     return decide.fold_done(journal, step, outcome.value.handle if outcome.value is not None else "")
+
+
+def _ask_fence(lane: Lane, operation: Operation) -> None:
+    """Right before a call: ElsewhereError when this process may no longer act; the step is tried again later."""
+    if reason := lane.fence(operation.arguments["driver"]):
+        raise ElsewhereError(reason)
 
 
 def _no_plugin(operation: Operation) -> Failure:

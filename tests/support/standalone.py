@@ -61,6 +61,7 @@ class SmallCluster:
             ("default", "foreign"): Volume(cluster, "default", "foreign", "nobody", "v3", 100),
         }
         self.used = ""
+        self.fenced = ""
         self.refuse_register = ""
 
     @property
@@ -126,7 +127,7 @@ class Service:
         self.book = StubbornBook(ledger)
         clock = RealClock()
         numbers = itertools.count(1)
-        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets())}
+        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets(), self._fence)}
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)
         tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key))
@@ -141,6 +142,9 @@ class Service:
             wake=self.runner.wake,
             mint=lambda: f"id-{next(numbers):06}",
         )
+
+    def _fence(self, _driver: str) -> str:
+        return self.cluster.fenced
 
     async def finished(self, operation: Operation, seconds: float = 10.0) -> Operation:
         """Follow the operation to its end."""

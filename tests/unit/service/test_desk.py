@@ -139,6 +139,18 @@ async def test_a_restore_makes_and_registers_one_volume() -> None:
         assert len(service.plugin.volumes) == 1
 
 
+async def test_a_restore_waits_while_another_replica_acts() -> None:
+    async with running() as service:
+        uid = await made(service)
+        service.cluster.fenced = "standing by"
+        operation = await service.desk.restore_snapshot(ADMIN, uid, RestoreDraft("copy"))
+        await asyncio.sleep(0.2)
+        assert service.plugin.volumes == {}
+        service.cluster.fenced = ""
+        assert (await service.finished(operation)).state is OperationState.DONE
+        assert len(service.plugin.volumes) == 1
+
+
 async def test_a_restore_whose_name_is_taken_leaves_no_volume() -> None:
     async with running() as service:
         uid = await made(service)
