@@ -127,7 +127,7 @@ class Service:
         self.book = StubbornBook(ledger)
         clock = RealClock()
         numbers = itertools.count(1)
-        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets(), self._fence)}
+        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets(), fence=self._fence)}
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)
         tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key))
