@@ -13,7 +13,7 @@ from typing import Any
 from adapters.kubernetes import connection, election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.contents import Contents
-from adapters.kubernetes.decide.election import Terms
+from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
 from adapters.kubernetes.intake import Door
@@ -208,13 +208,5 @@ async def build(
 
 
 async def standing(settings: Settings, cluster: Cluster, clock: Clock) -> election.Election:
-    """Its own connections: a busy service must not lose its lease in the queue for one."""
-    way = await connection.open_connection(settings)
-    return election.Election(
-        Client(way, timeout_seconds=settings.renew_deadline_seconds),
-        clock,
-        namespace=election.namespace(settings.lease_namespace, settings.service_account_dir),
-        me=election.identity(settings.identity),
-        terms=Terms(settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds),
-        drivers=cluster.ownership.chosen_drivers,
-    )
+    """Both halves in one process stand for both kinds of leases."""
+    return await election.stand(settings, clock, scope=Scope.BOTH, drivers=cluster.ownership.chosen_drivers)

@@ -19,11 +19,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, assert_never
 
-from adapters.kubernetes import names
+from adapters.kubernetes import connection, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.decide import election as decide
 from adapters.kubernetes.ownership import lease_name
 from adapters.kubernetes.problem import ApiError
+from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 from bridge.ports.clock import Clock
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 NEW_DRIVERS_SECONDS = 0.5
 TOGETHER_SECONDS = 0.05
 GOODBYE_SECONDS = 2.0
+LATE_SECONDS = 20.0
+"""How long after a lease's end its holder may still hope to renew it, before a probe calls it stuck."""
 _NEVER = float("-inf")
 
 
@@ -182,7 +185,7 @@ class Candidate:
 
 
 class Election:
-    """The cluster's lease, and one per driver, which is wanted only by who holds the cluster's."""
+    """The leases of one `Scope`: the cluster's, one per driver, or both."""
 
     def __init__(
         self,
@@ -192,28 +195,35 @@ class Election:
         namespace: str,
         me: str,
         terms: decide.Terms,
-        drivers: Callable[[], Iterable[str]],
+        drivers: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._client = client
         self._clock = clock
         self._terms = terms
-        self._drivers = drivers
+        self._drivers = drivers if terms.scope is not decide.Scope.CLUSTER else tuple
+        self._scope = terms.scope
         self.namespace = namespace
         self.me = me
-        self._cluster = self._candidate("")
-        self._candidates: dict[str, Candidate] = {"": self._cluster}
+        self._candidates: dict[str, Candidate] = {}
+        """By driver; the empty name is the cluster's lease."""
+        if self._scope is not decide.Scope.DRIVERS:
+            self._candidates[""] = self._candidate("")
         self._news = asyncio.Event()
 
     def why_not(self, driver: str) -> str:
         """Why we may not act for this driver at this moment; empty when we may. The empty driver: for the cluster."""
-        for name in ("", driver):
+        names_needed = self._needed(driver)
+        if not names_needed:
+            return "standing by: no driver is known yet"
+        for name in names_needed:
             candidate = self._candidates.get(name)
             if candidate is None:
                 return f"driver {name}: its lease {lease_name(name)} is not ours yet"
             if not candidate.holding:
                 who = candidate.leader if candidate.leader not in ("", self.me) else "not known yet"
                 where = f"the lease {self.namespace}/{candidate.name}"
-                what = f"driver {name}: {where} is not ours" if name else f"standing by ({where})"
+                apart = name and self._scope is decide.Scope.BOTH
+                what = f"driver {name}: {where} is not ours" if apart else f"standing by ({where})"
                 return f"{what}; leader is {who}"
             if not candidate.leading:
                 return f"taking over ({self.namespace}/{candidate.name} is ours): reading the cluster anew"
@@ -221,7 +231,21 @@ class Election:
 
     def trouble(self) -> str:
         """Why no replica of ours can lead: we are not allowed to, or the namespace is missing. Else empty."""
-        return self._cluster.trouble
+        for name in self._needed(""):
+            candidate = self._candidates.get(name)
+            if candidate is not None and candidate.trouble:
+                return candidate.trouble
+        return ""
+
+    def late(self) -> str:
+        """Why this process should be started anew: a lease that names us was not renewed for long. Else empty."""
+        most = self._terms.lease_seconds + LATE_SECONDS
+        for candidate in self._candidates.values():
+            ours = candidate.leader == self.me and candidate.hold.until > _NEVER
+            renewed = candidate.hold.until - self._terms.renew_deadline_seconds
+            if ours and monotonic() - renewed > most:
+                return f"the lease {self.namespace}/{candidate.name} was not renewed for {most:.0f} s"
+        return ""
 
     def standing_by(self) -> Sequence[str]:
         """What people may want to know though nothing is wrong."""
@@ -240,7 +264,7 @@ class Election:
         reason = self.why_not(driver)
         if reason:
             raise failure.ElsewhereError(reason)
-        until = min(self._candidates[name].hold.until for name in ("", driver))
+        until = min(self._candidates[name].hold.until for name in self._needed(driver))
         margin = self._terms.lease_seconds - self._terms.renew_deadline_seconds
         try:
             async with asyncio.timeout(until + margin - monotonic()):
@@ -256,29 +280,31 @@ class Election:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._stand(self._cluster), name="lease-cluster")
+                if "" in self._candidates:
+                    group.create_task(self._stand("", self._candidates[""]), name="lease-cluster")
                 group.create_task(self._catch_up(catch_up, leading), name="lease-catch-up")
                 while True:
                     for driver in self._drivers():
                         if driver not in self._candidates:
                             self._candidates[driver] = self._candidate(driver)
-                            group.create_task(self._stand(self._candidates[driver]), name=f"lease-{driver}")
+                            stand = self._stand(driver, self._candidates[driver])
+                            group.create_task(stand, name=f"lease-{driver}")
                     await asyncio.sleep(NEW_DRIVERS_SECONDS)
         finally:
             await self._goodbye()
 
-    async def _stand(self, candidate: Candidate) -> None:
+    async def _stand(self, driver: str, candidate: Candidate) -> None:
         while True:
             term = candidate.hold.term
             candidate.kick.clear()
             try:
-                pause = await candidate.step(candidate is self._cluster or self._cluster.holding)
+                pause = await candidate.step(decide.wanted(self._scope, driver, self._holds_cluster()))
                 candidate.error = candidate.trouble = ""
             except failure.BridgeError as error:
                 pause = self._failed(candidate, error)
             if candidate.hold.term != term:
                 self._news.set()
-                if candidate is self._cluster:
+                if not driver:
                     for other in self._candidates.values():
                         other.kick.set()
             with contextlib.suppress(TimeoutError):
@@ -301,10 +327,12 @@ class Election:
             self._news.clear()
             won = {
                 candidate: candidate.hold.term
-                for candidate in self._candidates.values()
-                if candidate.holding and not candidate.leading
+                for driver, candidate in self._candidates.items()
+                if candidate.holding
+                and not candidate.leading
+                and decide.wanted(self._scope, driver, self._holds_cluster())
             }
-            if not won or not self._cluster.holding:
+            if not won:
                 continue
             try:
                 await catch_up(any(term > 1 for term in won.values()))
@@ -320,10 +348,11 @@ class Election:
 
     async def _goodbye(self) -> None:
         """Stop acting. First the drivers' leases: who takes the cluster's then finds them free."""
-        drivers = [candidate for candidate in self._candidates.values() if candidate is not self._cluster]
+        drivers = [candidate for driver, candidate in self._candidates.items() if driver]
+        cluster = [candidate for driver, candidate in self._candidates.items() if not driver]
         for candidate in self._candidates.values():
             candidate.hold = decide.Hold(_NEVER, candidate.hold.term)
-        for some in (drivers, [self._cluster]):
+        for some in (drivers, cluster):
             done = await asyncio.gather(*(self._let_go(one) for one in some), return_exceptions=True)
             for one, error in zip(some, done, strict=True):
                 if error is not None:
@@ -334,6 +363,14 @@ class Election:
         async with asyncio.timeout(GOODBYE_SECONDS):
             await candidate.release()
 
+    def _needed(self, driver: str) -> tuple[str, ...]:
+        standing = tuple(name for name in self._candidates if name)
+        return decide.needed(self._scope, driver, standing)
+
+    def _holds_cluster(self) -> bool:
+        cluster = self._candidates.get("")
+        return cluster is not None and cluster.holding
+
     def _candidate(self, driver: str) -> Candidate:
         return Candidate(
             self._client,
@@ -343,3 +380,21 @@ class Election:
             me=self.me,
             terms=self._terms,
         )
+
+
+async def stand(
+    settings: Settings, clock: Clock, *, scope: decide.Scope, drivers: Callable[[], Iterable[str]] = tuple
+) -> Election:
+    """An election as the settings want it; `drivers` are asked for again and again. Nothing is sent before `run`.
+
+    Its own connections: a busy process must not lose its lease in the queue for one.
+    """
+    way = await connection.open_connection(settings)
+    return Election(
+        Client(way, timeout_seconds=settings.renew_deadline_seconds),
+        clock,
+        namespace=namespace(settings.lease_namespace, settings.service_account_dir),
+        me=identity(settings.identity),
+        terms=decide.Terms(settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds, scope),
+        drivers=drivers,
+    )

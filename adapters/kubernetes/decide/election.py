@@ -7,19 +7,58 @@ they only tell one renewal from the next.
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from typing import Any
 
 SHORTEST_PAUSE_SECONDS = 0.05
 
 
+class Scope(enum.Enum):
+    """Which of upstream's leases a process stands for."""
+
+    CLUSTER = "cluster"
+    """The cluster's: a cluster half, whatever the driver."""
+    DRIVERS = "drivers"
+    """The drivers' own: a driver half, whoever leads the cluster half."""
+    BOTH = "both"
+    """Both halves in one process: a driver's is wanted only by who holds the cluster's."""
+
+
+def needed(scope: Scope, driver: str, standing: tuple[str, ...]) -> tuple[str, ...]:
+    """The leases that an act for this driver needs, by driver; the empty name is the cluster's lease.
+
+    An act for no driver (the empty one) needs the cluster's, or, where nobody stands for that, each driver's of
+    `standing`.
+
+    >>> needed(Scope.BOTH, "d", ()), needed(Scope.CLUSTER, "d", ()), needed(Scope.DRIVERS, "", ("d",))
+    (('', 'd'), ('',), ('d',))
+    """
+    match scope:
+        case Scope.CLUSTER:
+            return ("",)
+        case Scope.DRIVERS:
+            return (driver,) if driver else standing
+        case Scope.BOTH:
+            return ("", driver) if driver else ("",)
+
+
+def wanted(scope: Scope, driver: str, holds_cluster: bool) -> bool:
+    """Whether to stand for a driver's lease (the empty one: the cluster's) now."""
+    return scope is Scope.DRIVERS or not driver or holds_cluster
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Terms:
-    """`renew_deadline_seconds` < `lease_seconds`: what lies between is the margin for writes under way."""
+    """What to stand for, and for how long.
+
+    `renew_deadline_seconds` < `lease_seconds`: what lies between is the margin for writes under way.
+    """
 
     lease_seconds: int = 15
     renew_deadline_seconds: float = 10.0
     retry_seconds: float = 2.0
+    scope: Scope = Scope.BOTH
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.kubernetes import connection, election
 from adapters.kubernetes.client import Client
-from adapters.kubernetes.decide.election import Terms
+from adapters.kubernetes.decide.election import Scope, Terms
 from adapters.kubernetes.settings import Settings
 from bridge.model.failure import ElsewhereError
 from tests.integration.kubernetes.stand import WallClock
@@ -39,13 +39,22 @@ class Watched:
 
 
 async def watched(
-    namespace: str, kubeconfig: Path, name: str, drivers: Callable[[], Iterable[str]] = tuple
+    namespace: str,
+    kubeconfig: Path,
+    name: str,
+    drivers: Callable[[], Iterable[str]] = tuple,
+    scope: Scope = Scope.BOTH,
 ) -> Watched:
     given = Settings(kubeconfig=str(kubeconfig))
     client = Client(await connection.open_connection(given))
-    terms = Terms(2, 1.2, 0.2)
+    terms = Terms(2, 1.2, 0.2, scope)
     standing = election.Election(
-        client, WallClock(), namespace=namespace, me=election.identity(name), terms=terms, drivers=drivers
+        client,
+        WallClock(),
+        namespace=namespace,
+        me=election.identity(name),
+        terms=terms,
+        drivers=drivers,
     )
     return Watched(standing)
 
@@ -135,5 +144,44 @@ async def test_the_right_to_act_ends_by_itself_though_no_task_runs(
     await until(lambda: one.acts)
     time.sleep(1.3)  # noqa: ASYNC251 - the whole loop stands still, as after SIGSTOP.
     assert not one.acts
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_halves_lead_beside_each_other_and_never_beside_both_in_one(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    def drivers() -> Iterable[str]:
+        return ("d.test",)
+
+    where = control_plane.kubeconfig
+    cluster = await watched(namespace, where, "cluster", scope=Scope.CLUSTER)
+    driver = await watched(namespace, where, "driver", drivers, Scope.DRIVERS)
+    both = await watched(namespace, where, "both", drivers)
+    tasks = {one: asyncio.create_task(one.run()) for one in (cluster, driver)}
+    try:
+        await until(lambda: cluster.acts and driver.acts)
+        assert not cluster.election.why_not("d.test")
+        assert not driver.election.why_not("d.test")
+        assert "its lease" in driver.election.why_not("another.test")
+        async with driver.election.acting("d.test"), cluster.election.acting("d.test"):
+            pass
+        tasks[both] = asyncio.create_task(both.run())
+        await stop(tasks, cluster)
+        await until(lambda: both.acts)
+        await asyncio.sleep(0.5)
+        assert driver.acts
+        assert "leader is driver_" in both.election.why_not("d.test")
+        assert cluster.wins == driver.wins == [False]
+        assert not driver.election.late()
+        await stop(tasks, driver)
+        await until(lambda: not both.election.why_not("d.test"))
+    finally:
+        for one in tuple(tasks):
+            await stop(tasks, one)
+
+
+async def stop(tasks: dict[Watched, asyncio.Task[None]], one: Watched) -> None:
+    task = tasks.pop(one)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.kubernetes import election as shell
 from adapters.kubernetes.decide import election
-from adapters.kubernetes.decide.election import Create, Hold, Release, Renew, StandBy, Take, Terms
+from adapters.kubernetes.decide.election import Create, Hold, Release, Renew, Scope, StandBy, Take, Terms
 from adapters.kubernetes.settings import Settings
 
 TERMS = Terms(lease_seconds=15, renew_deadline_seconds=10.0, retry_seconds=2.0)
@@ -130,3 +130,26 @@ def test_times_that_would_let_two_act_are_refused(times: dict[str, Any]) -> None
 
 def test_it_is_off_unless_asked_for() -> None:
     assert not Settings().leader_election
+
+
+@pytest.mark.parametrize(
+    ("scope", "driver", "leases"),
+    [
+        (Scope.BOTH, "d", ("", "d")),
+        (Scope.BOTH, "", ("",)),
+        (Scope.CLUSTER, "d", ("",)),
+        (Scope.CLUSTER, "", ("",)),
+        (Scope.DRIVERS, "d", ("d",)),
+        (Scope.DRIVERS, "", ("x", "y")),
+    ],
+)
+def test_an_act_needs_the_leases_of_its_half(scope: Scope, driver: str, leases: tuple[str, ...]) -> None:
+    assert election.needed(scope, driver, ("x", "y")) == leases
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_drivers_lease_waits_for_the_clusters_only_where_one_process_is_both_halves(holds: bool) -> None:
+    assert election.wanted(Scope.BOTH, "", holds)
+    assert election.wanted(Scope.BOTH, "d", holds) is holds
+    assert election.wanted(Scope.DRIVERS, "d", holds)
+    assert election.wanted(Scope.CLUSTER, "", holds)
