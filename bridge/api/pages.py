@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -29,7 +29,8 @@ def make_pages(
     async def handle(request: web.Request) -> web.Response:
         page = more().get(request.path)
         if page is not None:
-            status, text = page()
+            answer = page()
+            status, text = await answer if isinstance(answer, Awaitable) else answer
             return web.Response(status=status, text=text)
         handler = paths.get(request.path)
         if handler is None:

@@ -14,8 +14,8 @@ from bridge.ports.clock import Clock
 from bridge.ports.loop import Loop, MakeLoop, RetrySchedule
 from bridge.ports.plugin import Plugins, PluginSink
 
-Page = Callable[[], tuple[int, str]]
-"""Answers one HTTP path from memory: a status and a text."""
+Page = Callable[[], tuple[int, str] | Awaitable[tuple[int, str]]]
+"""Answers one HTTP path, from memory or after a short look: a status and a text."""
 
 
 class OnCall(Protocol):

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from bridge.model.failure import BridgeError
+
 log = logging.getLogger(__name__)
 
 
@@ -19,10 +21,21 @@ async def guard(name: str, work: Callable[[], Awaitable[None]]) -> None:
         await work()
     except asyncio.CancelledError:
         raise
-    except BaseException:
-        log.exception("a supervised task crashed", extra={"action": "supervise", "task": name})
+    except BaseException as error:
+        extra = {"action": "supervise", "task": name}
+        if _is_sentence(error):
+            log.error("a supervised task ended", extra={**extra, "error": str(error)})
+        else:
+            log.exception("a supervised task crashed", extra=extra)
         raise
     raise UnexpectedEndError(f"the task {name!r} ended by itself")
+
+
+def _is_sentence(error: BaseException) -> bool:
+    """Whether it is for people as it is: nothing but errors of ours, no bug."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(BridgeError)[1] is None
+    return isinstance(error, BridgeError)
 
 
 async def run_until(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapters.kubernetes.registration import place
@@ -37,21 +37,21 @@ class Announcement:
 
 
 class KubeletAnnouncer:
-    """Implements bridge.ports.announce.Announcer."""
+    """Implements bridge.ports.announce.Announcer. `told` hears each answer of the kubelet, on the loop."""
 
-    def __init__(self, settings: RegistrationSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: RegistrationSettings, clock: Clock, *, told: Callable[[Announcement], None] | None = None
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._told = told
         self._registry = Path(settings.registry)
         self._registrations: dict[str, Registration] = {}
         self._lock = asyncio.Lock()
 
     def announcements(self) -> Sequence[Announcement]:
         """Every announced driver, by name."""
-        return [
-            Announcement(name, found.endpoint, found.registered, found.sentence)
-            for name, found in sorted(self._registrations.items())
-        ]
+        return [_row(found) for _, found in sorted(self._registrations.items())]
 
     async def announce(self, driver: str, endpoint: str) -> None:
         """See the port."""
@@ -64,7 +64,7 @@ class KubeletAnnouncer:
             if found is not None:
                 del self._registrations[driver]
                 await found.stop()
-            registration = Registration(driver, endpoint, self._settings.supported_versions)
+            registration = Registration(driver, endpoint, self._settings.supported_versions, self._answered)
             await registration.start(path, dial_timeout_seconds=self._settings.dial_timeout_seconds)
             self._registrations[driver] = registration
         log.info("a driver is announced", extra={"driver": driver, "endpoint": endpoint, "socket": str(path)})
@@ -89,6 +89,10 @@ class KubeletAnnouncer:
             for driver in list(self._registrations):
                 await self.withdraw(driver)
 
+    def _answered(self, registration: Registration) -> None:
+        if self._told is not None:
+            self._told(_row(registration))
+
     async def _keep(self, registration: Registration) -> None:
         if registration.in_place():
             return
@@ -105,3 +109,7 @@ class KubeletAnnouncer:
         else:
             registration.sentence = "no kubelet has asked yet"
             log.info("a driver is announced again", extra={"driver": registration.driver, "socket": str(path)})
+
+
+def _row(found: Registration) -> Announcement:
+    return Announcement(found.driver, found.endpoint, found.registered, found.sentence)

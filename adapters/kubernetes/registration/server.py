@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ _STOP_SECONDS = 0.5
 
 
 class Registration(registration_pb2_grpc.RegistrationServicer):
-    """Answers the kubelet for one driver. `sentence` says how the kubelet has answered."""
+    """Answers the kubelet for one driver. `sentence` says how the kubelet has answered; `told` hears each answer."""
 
-    def __init__(self, driver: str, endpoint: str, versions: tuple[str, ...]) -> None:
+    def __init__(
+        self, driver: str, endpoint: str, versions: tuple[str, ...], told: Callable[[Registration], None]
+    ) -> None:
         self.driver = driver
         self.endpoint = endpoint
         self.registered = False
         self.sentence = "no kubelet has asked yet"
         self._versions = versions
+        self._told = told
         self._server: grpc.aio.Server | None = None
         self._path: Path | None = None
         self._identity: place.Identity | None = None
@@ -48,6 +52,7 @@ class Registration(registration_pb2_grpc.RegistrationServicer):
         self.sentence = "registered" if self.registered else f"the kubelet refuses it: {request.error}"
         level = logging.INFO if self.registered else logging.WARNING
         log.log(level, "the kubelet answered", extra={"driver": self.driver, "sentence": self.sentence})
+        self._told(self)
         return pb.RegistrationStatusResponse()
 
     async def start(self, path: Path, *, dial_timeout_seconds: float) -> None:

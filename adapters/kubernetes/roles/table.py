@@ -16,9 +16,10 @@ PROGRAM = "snapbridge kubernetes"
 
 MODULES = {
     "all": ("adapters.kubernetes.roles.all", "Both halves in one process, without the handshake between them."),
+    "registrar": ("adapters.kubernetes.roles.registrar", "Drivers made known to this host's kubelet."),
     "webhook": ("adapters.kubernetes.roles.webhook", "The classic validation webhook, over TLS."),
 }
-"""Name -> (module with FLAGS and `plan(given)`, summary)."""
+"""Name -> (module with FLAGS and `plan(given)`, summary). A plan that is a text is the whole answer."""
 
 
 class Table:
@@ -45,6 +46,6 @@ class Table:
         if given.truth("version"):
             return f"snapbridge {bridge.__version__}"
         try:
-            return cast(Callable[[Given], RolePlan], module.plan)(given)
+            return cast(Callable[[Given], RolePlan | str], module.plan)(given)
         except ValueError as error:  # pydantic's: a field of the settings
             raise InvalidError(str(error)) from error

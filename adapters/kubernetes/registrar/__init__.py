@@ -1,0 +1,1 @@
+"""The registrar role: drivers made known to this host's kubelet."""
