@@ -56,8 +56,8 @@ class SnapshotRequests:
         content = facts.content
         if content is None or path(content, "spec", "deletionPolicy") != "Delete":
             return ""
-        if not snapshot_of_reference(content):
-            return ""  # Never bound: only the object goes.
+        if not snapshot_of_reference(content) and not path(content, "status", "snapshotHandle"):
+            return ""  # Never bound and never looked up: only the object goes.
         if facts.snapshot is not None and not is_bound(content, facts.snapshot):
             return ""
         others = self._world.sharing(content)
@@ -98,6 +98,7 @@ class SnapshotRequests:
         """Write the status if it says something new, tell it once as an event, and let a needless hold go."""
         snapshot = self._world.snapshots.by_uid(request.key.uid)
         if snapshot is None or request.wish is Wish.GONE:
+            await self._tell_of_content(request, told)
             return
         content = self._world.content_of(snapshot)
         own = content if content is not None and is_bound(content, snapshot) else None
@@ -110,6 +111,12 @@ class SnapshotRequests:
             await self._events.tell(snapshot, news.reason, news.message)
         if told.state is SnapshotState.READY:
             await self._drop_claim(request, snapshot)
+
+    async def _tell_of_content(self, request: SnapshotRequest, told: SnapshotStatus) -> None:
+        """There is no VolumeSnapshot: what keeps a content's data from going is told of the content itself."""
+        facts = self._world.facts(request.key.uid) if told.reason == "in use" else None
+        if facts is not None and facts.snapshot is None and facts.content is not None:
+            await self._events.warn(facts.content, "SnapshotDeletePending", told.message)
 
     async def keys(self) -> AsyncIterator[Key]:
         """Every VolumeSnapshot's key."""

@@ -168,7 +168,8 @@ def with_status(content: Object, record: Record, now: float) -> Object | None:
         return None
     before = content.get("status") or {}
     status = dict(before)
-    if record.handle:
+    confirmed = record.failure is None or bool(snapshot_of_reference(content))
+    if record.handle and confirmed:
         status["snapshotHandle"] = record.handle
         status["readyToUse"] = record.ready
         if record.failure is None:
@@ -191,7 +192,8 @@ def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
     source = translate.content_source(content)
     bound = bool(snapshot_of_reference(content))
     handle = str(status.get("snapshotHandle") or "")
-    if not handle and bound and isinstance(source, HandleSource):
+    if not handle and isinstance(source, HandleSource) and (bound or not is_deleting(content)):
+        # Never bound and being deleted: only what a look at the backend has confirmed may go from there.
         handle = source.handle
     note = _note_of(facts, content)
     own = memory or Memory(failure=_failure_of(status))
@@ -255,7 +257,8 @@ def _intent_text(note: Note, inspect: SecretRef) -> str:
 
 def _intent(content: Object) -> Object | None:
     text = (content["metadata"].get("annotations") or {}).get(names.INTENT)
-    if not text:
+    if not text or not path(content, "spec", "source", "volumeHandle"):
+        # One that was made anew by handle (as backup tools do) may carry the notes of the one that was cut.
         return None
     try:
         value = orjson.loads(text)

@@ -17,6 +17,7 @@ from adapters.kubernetes.facts import (
     path,
     points_back,
     seconds_of,
+    snapshot_of_reference,
     static_content,
 )
 from bridge.model.failure import Failure, FailureKind
@@ -100,14 +101,20 @@ def choose_class(facts: Facts) -> Object | None:
 
 
 def _gone(cluster: str, facts: Facts) -> SnapshotRequest:
-    """Only the content is left."""
+    """Only the content is there: it is left, or it is a pre-provisioned one that waits for its VolumeSnapshot.
+
+    The latter is looked up on the backend, as upstream does: its owner may rely on its status, and may delete it.
+    """
     content = facts.content
     assert content is not None
+    waits = not snapshot_of_reference(content) and bool(path(content, "spec", "source", "snapshotHandle"))
+    wish = Wish.PRESENT if waits and not is_deleting(content) else Wish.GONE
     reference = path(content, "spec", "volumeSnapshotRef") or {}
     cut = _from_content(facts, content)
     return SnapshotRequest(
         key=snapshot_key(cluster, facts.uid),
-        wish=Wish.GONE,
+        wish=wish,
+        held=wish is Wish.PRESENT,  # An object that nobody uses needs no hold.
         namespace=str(reference.get("namespace") or ""),
         name=str(reference.get("name") or content["metadata"]["name"]),
         driver=cut.driver,

@@ -60,7 +60,9 @@ class World:
         """All that one snapshot's translation needs; None when nothing is known of it."""
         if uid.startswith(STATIC):
             content = self.contents.get("", uid.removeprefix(STATIC))
-            return None if content is None else Facts(uid=uid, content=content)
+            if content is None or snapshot_of_reference(content):
+                return None  # Bound meanwhile: its VolumeSnapshot's key speaks for it.
+            return Facts(uid=uid, content=content, klass=self.class_of(content))
         snapshot = self.snapshots.by_uid(uid)
         if snapshot is None:
             content = self.orphan_content(uid)
@@ -164,7 +166,7 @@ class World:
             if _claim_key(snapshot) in held or not is_settled(snapshot, self.content_of(snapshot)):
                 yield snapshot["metadata"]["uid"]
         for content in self.contents.all():
-            if content["metadata"].get("deletionTimestamp"):
+            if content["metadata"].get("deletionTimestamp") or is_unread(content):
                 yield content_uid(content)
 
     def listen(self, wake: Callable[[str], None]) -> None:
@@ -189,6 +191,15 @@ class World:
         yield content_uid(content)
         for snapshot in self.snapshots.find("open-by-content", content["metadata"]["name"]):
             yield snapshot["metadata"]["uid"]
+        if is_deleting(content):
+            yield from self._uids_that_wait_for(content)
+
+    def _uids_that_wait_for(self, content: Object) -> Iterable[str]:
+        """Other contents of the same snapshot on the backend, whose deletion may have waited for this one."""
+        for key in _by_cut(content):
+            for other in self.contents.find("by-cut", key):
+                if is_deleting(other) and other["metadata"]["uid"] != content["metadata"]["uid"]:
+                    yield content_uid(other)
 
     def _uids_of_class(self, klass: Object) -> Iterable[str]:
         for name in (klass["metadata"]["name"], ""):
@@ -213,6 +224,13 @@ class World:
 def content_uid(content: Object) -> str:
     """The uid of a content's key: its VolumeSnapshot's, or its own name when it has never been bound."""
     return snapshot_of_reference(content) or STATIC + content["metadata"]["name"]
+
+
+def is_unread(content: Object) -> bool:
+    """Whether it is a pre-provisioned content that is bound to no VolumeSnapshot and not known to be ready."""
+    if snapshot_of_reference(content) or not path(content, "spec", "source", "snapshotHandle"):
+        return False
+    return path(content, "status", "readyToUse") is not True
 
 
 def _claim_key(snapshot: Object) -> str:

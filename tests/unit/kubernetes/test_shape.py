@@ -119,14 +119,45 @@ def test_ready_without_a_handle_is_not_ready() -> None:
     assert not read(o.content(status={"readyToUse": True})).ready
 
 
-def test_a_bound_pre_provisioned_content_knows_its_handle_and_an_unbound_one_only_by_its_status() -> None:
+UNBOUND = {
+    "spec__source": {"snapshotHandle": "s-9"},
+    "spec__volumeSnapshotRef": {"namespace": "apps", "name": "one"},
+}
+
+
+def test_a_pre_provisioned_content_knows_its_handle() -> None:
     bound = o.content(spec__source={"snapshotHandle": "s-9"})
     assert read(bound).handle == "s-9"
     assert read(bound).source == HandleSource("s-9")
-    unbound = o.content(
-        spec__source={"snapshotHandle": "s-9"}, spec__volumeSnapshotRef={"namespace": "apps", "name": "one"}
+    assert read(o.content(**UNBOUND), snapshot=None).handle == "s-9", "it is to be looked up"
+
+
+def test_an_unbound_content_that_goes_knows_only_the_handle_that_a_look_has_confirmed() -> None:
+    going = {**UNBOUND, "metadata__deletionTimestamp": "t"}
+    assert read(o.content(**going), snapshot=None).handle == ""
+    confirmed = o.content(**going, status={"snapshotHandle": "s-9", "readyToUse": True})
+    assert read(confirmed, snapshot=None).handle == "s-9"
+
+
+def test_a_handle_that_was_not_found_is_not_told_of_an_unbound_content() -> None:
+    content = o.content(**UNBOUND)
+    failed = dataclasses.replace(
+        read(content, snapshot=None), failure=Failure(FailureKind.REFUSED, "NOT_FOUND", "there is none")
     )
-    assert read(unbound, snapshot=None).handle == ""
+    written = shape.with_status(content, failed, 0.0)
+    assert written is not None
+    assert "snapshotHandle" not in written["status"]
+    assert "there is none" in written["status"]["error"]["message"]
+
+
+def test_a_content_made_anew_by_handle_does_not_inherit_the_note_of_the_one_that_was_cut() -> None:
+    notes = shape.new_content(fresh(), facts())["metadata"]["annotations"]
+    assert names.INTENT in notes
+    record = read(o.content(**UNBOUND, metadata__annotations=notes), snapshot=None)
+    assert record.note is None
+    assert not record.note_open
+    going = o.content(**UNBOUND, metadata__annotations=notes, metadata__deletionTimestamp="t")
+    assert not read(going, snapshot=None).note_open
 
 
 def test_binding_keeps_what_the_owner_wrote() -> None:
