@@ -22,6 +22,7 @@ PROGRAMS = {
     "node": (*_CONTROL_PLANE, "kubelet"),
     "csi_sanity": ("csi-sanity",),
     "upstream_pair": ("snapshot-controller", "csi-snapshotter"),
+    "interop_cluster": (*_CONTROL_PLANE, "snapshot-controller", "csi-snapshotter"),
 }
 """Fixture -> the programs it needs: they are built before the first test starts."""
 

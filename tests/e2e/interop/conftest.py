@@ -1,0 +1,86 @@
+"""One stack per file, at work on a control plane that the files share.
+
+Its tests run at the same time but for those marked `alone`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import claims, mirror, overlap, stacks
+from tests.support import stage as stages
+from tests.support.bed import access, build, controlplane
+from tests.support.bed.fixtures import required
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cluster:
+    """A control plane with the snapshot kinds, and what it holds."""
+
+    admin: access.Access
+    seen: mirror.Mirror
+    backstage: mirror.Backstage
+
+
+_SCENARIOS = ("binding", "creating", "defaulting", "deleting", "driven", "troubled")
+pytest.register_assert_rewrite(*(f"tests.e2e.interop.{name}" for name in _SCENARIOS))
+_overlaps: dict[int, overlap.Overlap] = {}
+
+
+@pytest.fixture(scope="session")
+def interop_cluster() -> Iterator[Cluster]:
+    """A control plane of these tests' own: upstream's controller would act on every other test's objects too."""
+    with contextlib.ExitStack() as stack:
+        with required():
+            for name in ("snapshot-controller", "csi-snapshotter"):
+                build.binary(name)
+            plane = stack.enter_context(controlplane.running())
+        claims.install(plane.admin, "nobody.interop.test", name="nobody")
+        backstage = stack.enter_context(mirror.Backstage())
+        yield Cluster(plane.admin, stack.enter_context(mirror.following(backstage, plane.admin)), backstage)
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, interop_cluster: Cluster) -> Iterator[stages.Stage]:
+    """The file's stack at work. When its tests are over, nothing may be left: no object, no hold, no snapshot."""
+    kind: stacks.Kind = request.module.KIND
+    cluster = interop_cluster
+    with stages.running(kind, cluster.admin, cluster.seen, cluster.backstage) as made:
+        running = _overlaps[id(made)] = overlap.Overlap(made)
+        try:
+            yield made
+        finally:
+            running.close()
+            del _overlaps[id(made)]
+        nothing_is_left(made)
+
+
+def nothing_is_left(stage: stages.Stage) -> None:
+    """Delete what the tests left on purpose, and see that it goes."""
+    stage.proxy.clear()
+    mine = [one for one in stage.seen.all("volumesnapshots") if one["metadata"]["namespace"] == stage.namespace]
+    for one in mine:
+        stage.delete("snapshots", one["metadata"]["name"])
+    for one in mine:
+        stage.until_gone("snapshots", one["metadata"]["name"])
+    contents = [one for one in stage.seen.all("volumesnapshotcontents") if one["spec"]["driver"] == stage.driver_name]
+    assert [one["metadata"]["name"] for one in contents] == []
+    held = [one for one in stage.seen.all("persistentvolumeclaims") if stages.CLAIM in stages.finalizers(one)]
+    assert [one["metadata"]["name"] for one in held] == []
+    assert stage.backend() == []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    running = _overlaps.get(id(pyfuncitem.funcargs.get("stage")))
+    if running is None:
+        return None
+    if pyfuncitem.get_closest_marker(overlap.ALONE) is not None:
+        running.settle()
+        return None
+    running.result(pyfuncitem)
+    return True

@@ -1,0 +1,178 @@
+"""The snapshot stacks that one scenario set runs against: upstream's halves, ours, and each beside the other's.
+
+A stack serves one driver through one socket. The controller half serves the whole cluster, so at most one stack may
+run at a time per control plane.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import enum
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support import serve
+from tests.support.bed import access, build, paths, ports, process
+
+_READY_SECONDS = 40.0
+_QUICK = ("--worker-threads=32", "--retry-interval-start=200ms", "--retry-interval-max=2s", "--leader-election=false")
+_LIFTED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
+FLAGS = (*_QUICK, *_LIFTED)
+"""Flags of every half: upstream's own limits lifted, and retries that come quickly."""
+RESYNC = "--resync-period=3s"
+"""For upstream's halves: a change that they miss (a deletion beside a failing create) would wait for 15 minutes."""
+METADATA = "--extra-create-metadata"
+
+
+class Maker(enum.Enum):
+    """Whose half it is."""
+
+    UPSTREAM = "upstream"
+    OURS = "ours"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """Which program does what. Without halves, one process of ours does both."""
+
+    name: str
+    controller: Maker | None
+    sidecar: Maker | None
+
+    @property
+    def merged(self) -> bool:
+        return self.controller is None
+
+    @property
+    def ours_decides(self) -> bool:
+        """Whether our code checks a VolumeSnapshot and writes its content object."""
+        return self.controller is not Maker.UPSTREAM
+
+    @property
+    def ours_calls(self) -> bool:
+        """Whether our code calls the driver."""
+        return self.sidecar is not Maker.UPSTREAM
+
+
+UPSTREAM = Kind("upstream", Maker.UPSTREAM, Maker.UPSTREAM)
+MERGED = Kind("merged", None, None)
+OUR_CONTROLLER = Kind("our-controller", Maker.OURS, Maker.UPSTREAM)
+OUR_SIDECAR = Kind("our-sidecar", Maker.UPSTREAM, Maker.OURS)
+SPLIT = Kind("split", Maker.OURS, Maker.OURS)
+KINDS = (UPSTREAM, MERGED)
+
+
+class Stack:
+    """One stack's processes. It may be started again after `stop` or `kill`."""
+
+    def __init__(self, kind: Kind, admin: access.Access, socket: Path, driver: str) -> None:
+        self.kind = kind
+        self._admin = admin
+        self._socket = socket
+        self._driver = driver
+        self._folder = paths.fresh("stack")
+        self.controller: process.Process | None = None
+        self.sidecar: process.Process | None = None
+        if kind.controller is None or kind.sidecar is None:
+            self.whole = self._merged()
+            return
+        self.controller = self._half("controller", kind.controller, ())
+        self.sidecar = self._half("sidecar", kind.sidecar, (METADATA,))
+
+    @property
+    def driver_half(self) -> process.Process:
+        """The process that calls the driver."""
+        return self.sidecar or self.whole
+
+    @property
+    def processes(self) -> list[process.Process]:
+        return [self.controller, self.sidecar] if self.controller and self.sidecar else [self.whole]
+
+    def start(self) -> None:
+        """Start what does not run, at the same time, and wait until it is ready."""
+        waiting = [one for one in self.processes if not one.running]
+        with concurrent.futures.ThreadPoolExecutor(len(waiting) or 1) as pool:
+            list(pool.map(process.Process.start, waiting))
+
+    def stop(self) -> None:
+        """As an upgrade does."""
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(process.Process.stop, self.processes))
+
+    def kill(self) -> None:
+        """As a crash does."""
+        for one in self.processes:
+            one.kill()
+
+    def kill_driver_half(self) -> None:
+        """At once, from within a call of it: the process is collected by the next `stop` or `kill`."""
+        os.kill(self.driver_half.pid, signal.SIGKILL)
+
+    def restart_sidecar(self, *flags: str) -> None:
+        """Stop the sidecar and start it with these flags besides; without any, as it was."""
+        assert self.sidecar is not None
+        assert self.kind.sidecar is not None
+        self.sidecar.stop()
+        process.forget(self.sidecar)
+        self.sidecar = self._half("sidecar", self.kind.sidecar, flags or (METADATA,))
+        self.sidecar.start()
+
+    def close(self) -> None:
+        """Stop everything for good."""
+        self.stop()
+        for one in self.processes:
+            process.forget(one)
+
+    def _half(self, half: str, maker: Maker, flags: Sequence[str]) -> process.Process:
+        port = ports.free()
+        more = [f"--csi-address={self._socket}"] if half == "sidecar" else []
+        argv: list[str | Path] = [
+            *_program(half, maker),
+            f"--kubeconfig={self._admin.kubeconfig}",
+            f"--http-endpoint=127.0.0.1:{port}",
+            *FLAGS,
+            *more,
+            *flags,
+        ]
+        argv += [RESYNC] if maker is Maker.UPSTREAM else []
+        where = "readyz" if maker is Maker.OURS else "metrics"
+        return process.Process(
+            process.Launch(
+                name=f"{maker.value} {half}",
+                argv=argv,
+                log=paths.fresh(f"{maker.value}-{half}") / "log",
+                ready=lambda: _answers(f"http://127.0.0.1:{port}/{where}"),
+                ready_seconds=_READY_SECONDS,
+                folder=paths.REPOSITORY,
+            )
+        )
+
+    def _merged(self) -> process.Process:
+        cluster = {"name": "kube", "kind": "kubernetes", "drivers": [self._driver]}
+        service = serve.service(
+            clusters=[{**cluster, "kubeconfig": str(self._admin.kubeconfig)}],
+            plugins=[{"name": "disk", "socket": str(self._socket)}],
+            service={"workers": 32},
+            folder=self._folder,
+        )
+        return service.process
+
+
+def _program(half: str, maker: Maker) -> list[str | Path]:
+    if maker is Maker.OURS:
+        return [sys.executable, "-m", "bridge", "kubernetes", half]
+    return [build.binary("snapshot-controller" if half == "controller" else "csi-snapshotter")]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
