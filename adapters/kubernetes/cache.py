@@ -80,6 +80,17 @@ class Cache:
         """Copies of the objects that an index keeps under a key."""
         return [_read(self._stored[place]) for place in sorted(self._indexes[index].get(key, ()))]
 
+    def each(self, index: str, key: str) -> Iterator[Object]:
+        """`find`, one after the other: for who stops at the first that fits."""
+        for place in list(self._indexes[index].get(key, ())):
+            stored = self._stored.get(place)
+            if stored is not None:
+                yield _read(stored)
+
+    def knows(self, uid: str) -> bool:
+        """Whether there is an object with this uid."""
+        return uid in self._by_uid
+
     def count(self, index: str, key: str) -> int:
         """How many objects an index keeps under a key."""
         return len(self._indexes[index].get(key, ()))

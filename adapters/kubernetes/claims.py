@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from adapters.kubernetes import names
 from adapters.kubernetes.facts import is_deleting
@@ -19,9 +19,13 @@ TRIES = 5
 class ClaimHolds:
     """Adds and removes the finalizer; one writer per claim at a time."""
 
-    def __init__(self, world: World, writer: Writer) -> None:
+    def __init__(
+        self, world: World, writer: Writer, *, shared: Callable[[str, str, str], bool] | None = None
+    ) -> None:
+        """`shared(namespace, name, uid)`: whether another snapshot than `uid` needs the claim."""
         self._world = world
         self._writer = writer
+        self._shared = shared or world.claim_is_held_for_others
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
 
     async def take(self, namespace: str, name: str) -> None:
@@ -34,7 +38,7 @@ class ClaimHolds:
         if not self._is_held(namespace, name):
             return
         async with self._alone(namespace, name):
-            if not self._world.claim_is_held_for_others(namespace, name, uid):
+            if not self._shared(namespace, name, uid):
                 await self._change(namespace, name, held=False)
 
     def _is_held(self, namespace: str, name: str) -> bool:

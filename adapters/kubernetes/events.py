@@ -23,10 +23,14 @@ REMEMBERED = 4096
 class Events:
     """Writes events; the same one about the same object is not written twice in a row."""
 
-    def __init__(self, client: Client, clock: Clock, acting: Acting = always) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, acting: Acting = always, *, component: str = names.COMPONENT
+    ) -> None:
+        """`component`: who the events say they are from."""
         self._client = client
         self._acting = acting
         self._clock = clock
+        self._component = component
         self._last: dict[str, tuple[str, str]] = {}
         self._count = 0
 
@@ -66,8 +70,8 @@ class Events:
             "type": kind,
             "reason": reason,
             "message": message[:MOST_MESSAGE],
-            "source": {"component": names.COMPONENT},
-            "reportingComponent": names.COMPONENT,
+            "source": {"component": self._component},
+            "reportingComponent": self._component,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,

@@ -42,6 +42,7 @@ CLAIMS = Resource("PersistentVolumeClaim", "v1", "persistentvolumeclaims", True)
 VOLUMES = Resource("PersistentVolume", "v1", "persistentvolumes", False)
 SECRETS = Resource("Secret", "v1", "secrets", True)
 EVENTS = Resource("Event", "v1", "events", True)
+NODES = Resource("Node", "v1", "nodes", False)
 PODS = Resource("Pod", "v1", "pods", True)
 LEASES = Resource("Lease", "coordination.k8s.io/v1", "leases", True)
 
@@ -57,6 +58,9 @@ BEING_CREATED = f"{_SNAPSHOT}/volumesnapshot-being-created"
 BEING_DELETED = f"{_SNAPSHOT}/volumesnapshot-being-deleted"
 DELETION_SECRET_NAME = f"{_SNAPSHOT}/deletion-secret-name"
 DELETION_SECRET_NAMESPACE = f"{_SNAPSHOT}/deletion-secret-namespace"
+
+MANAGED_BY = f"{_SNAPSHOT}/managed-by"
+"""A label on a content: the node whose driver half serves it."""
 
 DOMAIN = "snapbridge.dev"
 INTENT = f"{DOMAIN}/intent"

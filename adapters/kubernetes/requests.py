@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
-from adapters.kubernetes import names, status, translate
+from adapters.kubernetes import names, shape, status, translate
 from adapters.kubernetes.claims import ClaimHolds
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, path, snapshot_of_reference
@@ -68,7 +68,7 @@ class SnapshotRequests:
         facts = self._world.facts(request.key.uid)
         if facts is None or facts.snapshot is None or is_deleting(facts.snapshot):
             return
-        held = _held(facts)
+        held = shape.held_snapshot(facts)
         if held is not None:
             await self._writer.put(names.SNAPSHOTS, held)
         claim = path(facts.snapshot, "spec", "source", "persistentVolumeClaimName")
@@ -146,25 +146,3 @@ class SnapshotRequests:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
             await self._claims.drop(request.namespace, claim, request.key.uid)
-
-
-def _held(facts: Facts) -> Object | None:
-    """The snapshot with our finalizers, and with its class where a default was chosen; None when it has them."""
-    snapshot = facts.snapshot
-    assert snapshot is not None
-    metadata = snapshot["metadata"]
-    finalizers = list(metadata.get("finalizers") or ())
-    if names.SOURCE_FINALIZER in finalizers:
-        return None
-    try:
-        klass = translate.choose_class(facts)
-    except translate.Trouble:
-        klass = None
-    finalizers.append(names.SOURCE_FINALIZER)
-    deletes = path(facts.content, "spec", "deletionPolicy") or (klass or {}).get("deletionPolicy")
-    if deletes == "Delete" and names.BOUND_FINALIZER not in finalizers:
-        finalizers.append(names.BOUND_FINALIZER)
-    held = {**snapshot, "metadata": {**metadata, "finalizers": finalizers}}
-    if klass is not None and not facts.class_name:
-        held["spec"] = {**snapshot["spec"], "volumeSnapshotClassName": klass["metadata"]["name"]}
-    return held

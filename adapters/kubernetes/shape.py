@@ -123,6 +123,30 @@ def bound_content(content: Object, facts: Facts) -> Object:
     return _with_finalizer(bound)
 
 
+def held_snapshot(facts: Facts) -> Object | None:
+    """The snapshot with our finalizers, and with its class where a default was chosen; None when it has them."""
+    snapshot = facts.snapshot
+    assert snapshot is not None
+    metadata = snapshot["metadata"]
+    finalizers = list(metadata.get("finalizers") or ())
+    try:
+        klass = translate.choose_class(facts)
+    except translate.Trouble:
+        klass = None
+    named = bool(facts.class_name) or klass is None
+    if names.SOURCE_FINALIZER in finalizers and named:
+        return None
+    if names.SOURCE_FINALIZER not in finalizers:
+        finalizers.append(names.SOURCE_FINALIZER)
+    deletes = path(facts.content, "spec", "deletionPolicy") or (klass or {}).get("deletionPolicy")
+    if deletes == "Delete" and names.BOUND_FINALIZER not in finalizers:
+        finalizers.append(names.BOUND_FINALIZER)
+    held = {**snapshot, "metadata": {**metadata, "finalizers": finalizers}}
+    if klass is not None and not named:
+        held["spec"] = {**snapshot["spec"], "volumeSnapshotClassName": klass["metadata"]["name"]}
+    return held
+
+
 def reference(metadata: Object) -> Object:
     """A reference to a VolumeSnapshot."""
     return {

@@ -73,6 +73,12 @@ def volume(item: Object) -> Object:
     }
 
 
+def node(item: Object) -> Object:
+    """A Node: its name and labels."""
+    metadata = _metadata(item["metadata"], ())
+    return {"metadata": {**metadata, "labels": dict(item["metadata"].get("labels") or {})}}
+
+
 def _metadata(metadata: Mapping[str, Any], more: tuple[str, ...]) -> Object:
     kept = _only(metadata, ("name", "namespace", "uid", "resourceVersion", *more))
     notes = _only(metadata.get("annotations") or {}, _VOLUME_NOTES)

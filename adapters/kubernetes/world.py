@@ -29,7 +29,8 @@ STATIC = "content:"
 class World:
     """Everything the cluster told us. All look-ups return copies."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nodes: bool = False) -> None:
+        """`nodes`: also know the cluster's nodes."""
         self.snapshots = Cache(
             trim.whole,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
@@ -47,6 +48,9 @@ class World:
             names.VOLUMES: self.volumes,
         }
         """Each kind and its cache."""
+        self.nodes = Cache(trim.node) if nodes else None
+        if self.nodes is not None:
+            self.caches[names.NODES] = self.nodes
         self._all = tuple(self.caches.values())
 
     @property

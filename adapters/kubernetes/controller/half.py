@@ -1,0 +1,147 @@
+"""The cluster half as a whole: what it watches, which keys that wakes, and when it may act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from adapters.kubernetes import election, names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.controller.timings import Timings
+from adapters.kubernetes.controller.turns import CLAIM, Rules, Turns
+from adapters.kubernetes.events import Events
+from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.settings import Settings
+from adapters.kubernetes.world import World
+from adapters.kubernetes.writer import Writer, always
+from bridge.ports.clock import Clock
+from bridge.ports.loop import Loop, Turn
+
+COMPONENT = "snapshot-controller"
+"""Who the events are from: upstream's name, which owners filter by."""
+SNAPSHOT_QUEUE = "snapshot-controller-snapshot"
+CONTENT_QUEUE = "snapshot-controller-content"
+CATCH_UP_SECONDS = 120.0
+RESYNC_SLICE = 200
+
+MakeQueue = Callable[[str, Turn], Loop]
+
+
+class ClusterHalf:
+    """Reflectors, two loops and the leave to act. `run` and the loops go on until they are cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        *,
+        clock: Clock,
+        make_queue: MakeQueue,
+        rules: Rules | None = None,
+        pace: Pace | None = None,
+        timings: Timings | None = None,
+        resync_seconds: float = 900.0,
+    ) -> None:
+        rules = rules or Rules()
+        self.client = client
+        self.world = World(nodes=rules.distributed)
+        self.ownership = Ownership(
+            client,
+            clock,
+            drivers=(),
+            serves=lambda _driver: False,
+            check_seconds=settings.lease_check_seconds,
+            quiet_seconds=settings.foreign_quiet_seconds,
+        )
+        self.election: election.Election | None = None
+        self._resync_seconds = resync_seconds
+        self.writer = Writer(client, self.world, self._acting)
+        self.events = Events(client, clock, self._acting, component=COMPONENT)
+        self.turns = Turns(
+            self.world, self.writer, self.events, clock=clock, rules=rules, timings=timings or Timings(clock.now)
+        )
+        self.turns.standing = self._why_not
+        self._snapshots = make_queue(SNAPSHOT_QUEUE, self.turns.turn)
+        self._contents = make_queue(CONTENT_QUEUE, self.turns.turn)
+        self.reflectors = [
+            Reflector(client, resource, cache, pace=pace, on_synced=self.look_at_all)
+            for resource, cache in self.world.caches.items()
+        ]
+        self.world.listen(self.wake)
+
+    @property
+    def loops(self) -> Sequence[Loop]:
+        """What is to be run beside `run`."""
+        return (self._snapshots, self._contents)
+
+    def elect(self, standing: election.Election) -> None:
+        """From now on act only while elected. To be called before `run`."""
+        self.election = standing
+        self.ownership.election = standing
+
+    def wake(self, key: str) -> None:
+        """Have a key looked at: by the snapshots' loop where there is a VolumeSnapshot, else by the contents'."""
+        loop = self._snapshots if self.world.snapshots.knows(key) else self._contents
+        loop.wake(key)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reflector in self.reflectors:
+                    group.create_task(reflector.run(), name=f"watch-{reflector.plural}")
+                group.create_task(self.ownership.run(self.wake), name="leases")
+                group.create_task(self._resync(), name="resync")
+                if self.election is not None:
+                    group.create_task(self.election.run(self._catch_up, self.look_at_all), name="election")
+        finally:
+            await self.client.close()
+
+    def ready(self) -> str:
+        """Empty when every kind has been read, and nobody else's lease is in the way."""
+        reasons = [reflector.sentence for reflector in self.reflectors if reflector.sentence]
+        if not reasons and self.ownership.sentence():
+            reasons = [self.ownership.sentence()]
+        if self.election is not None and self.election.trouble():
+            reasons.append(self.election.trouble())
+        return "; ".join(reasons)
+
+    def look_at_all(self) -> None:
+        """Wake whatever may need work, holds on claims that a crash left included."""
+        if not self.world.synced:
+            return
+        for uid in self.world.open_uids():
+            self.wake(uid)
+        for claim in self.world.claims.all():
+            metadata = claim["metadata"]
+            if names.CLAIM_FINALIZER in (metadata.get("finalizers") or ()):
+                self._contents.wake(f"{CLAIM}{metadata['namespace']}/{metadata['name']}")
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
+        return self.election.acting(driver) if self.election is not None else always()
+
+    def _why_not(self, key: str) -> str:
+        """Two controllers never act: not while another one's lease is live, nor while ours is not held."""
+        return "" if self.ownership.ours("", key) else self.ownership.why_not("")
+
+    async def _catch_up(self, _led_before: bool) -> None:
+        """After the lease was won: everything as it stands now."""
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            reads = (reflector.catch_up() for reflector in self.reflectors)
+            for failed in await asyncio.gather(*reads, return_exceptions=True):
+                if failed is not None:
+                    raise failed
+
+    async def _resync(self) -> None:
+        """Look at everything now and then, in slices: a look that finds nothing to do writes nothing."""
+        while True:
+            await asyncio.sleep(self._resync_seconds)
+            for number, uid in enumerate(self.world.uids()):
+                self.wake(uid)
+                if number % RESYNC_SLICE == RESYNC_SLICE - 1:
+                    await asyncio.sleep(0)
+            self.look_at_all()

@@ -1,0 +1,81 @@
+"""`controller`: the cluster half, in the place of upstream's snapshot-controller. It talks to no driver."""
+
+from __future__ import annotations
+
+from adapters.kubernetes import adapter, connection
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.controller.half import ClusterHalf
+from adapters.kubernetes.controller.turns import Rules
+from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.pacer import pacer
+from adapters.kubernetes.reflector import Pace
+from adapters.kubernetes.roles import gates
+from adapters.kubernetes.roles import upstream_flags as upstream
+from bridge.ports.loop import Loop, Turn
+from bridge.ports.role import Role, RolePlan, RoleSurroundings
+
+FLAGS = (
+    *upstream.CLIENT,
+    *upstream.WORK,
+    *upstream.LEADER,
+    *upstream.HTTP,
+    *upstream.LOGGING,
+    *upstream.VERSION,
+    *gates.FLAGS,
+    Flag("retry-crd-interval-max", Kind.DURATION, 30.0, "Longest pause between looks for a kind that is missing"),
+    Flag(
+        "prevent-volume-mode-conversion",
+        Kind.TRUTH,
+        True,
+        "Note the source's volume mode in new contents, so that a restore cannot change it by accident",
+    ),
+    Flag(
+        "enable-distributed-snapshotting",
+        Kind.TRUTH,
+        False,
+        "Label new contents with the node that their volume belongs to, for driver halves on every node",
+    ),
+)
+
+
+def plan(given: Given) -> RolePlan:
+    """The role that these flags ask for."""
+    settings = upstream.settings(given)
+    gates.read(given)
+    rules = Rules(
+        source_mode=given.truth("prevent-volume-mode-conversion"),
+        distributed=given.truth("enable-distributed-snapshotting"),
+    )
+    pace = Pace(most=max(given.number("retry-crd-interval-max"), Pace().first))
+    workers, retry = given.whole("worker-threads"), upstream.Doubling(given)
+
+    async def start(lent: RoleSurroundings) -> Role:
+        def make_queue(name: str, turn: Turn) -> Loop:
+            return lent.make_loop(name, turn, workers=workers, retry=retry)
+
+        way = await connection.open_connection(settings)
+        client = Client(
+            way,
+            timeout_seconds=settings.request_timeout_seconds,
+            pacer=pacer(settings.api_qps, settings.api_burst),
+        )
+        half = ClusterHalf(
+            settings,
+            client,
+            clock=lent.clock,
+            make_queue=make_queue,
+            rules=rules,
+            pace=pace,
+            resync_seconds=given.number("resync-period"),
+        )
+        if settings.leader_election:
+            half.elect(await adapter.stand(settings, lent.clock))
+        return Role(loops=half.loops, tasks={"cluster": half.run}, ready=half.ready)
+
+    return RolePlan(
+        name="controller",
+        start=start,
+        http_address=given.text("http-endpoint"),
+        metrics_path=given.text("metrics-path"),
+        log_level=upstream.log_level(given),
+    )

@@ -1,0 +1,39 @@
+"""`--feature-gates` as upstream reads it: NAME=true|false, separated by commas. An unknown gate is refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from adapters.kubernetes.flags import Flag, Given, Kind
+from bridge.model.failure import InvalidError
+
+GROUPS = "CSIVolumeGroupSnapshot"
+RELEASE = "ReleaseLeaderElectionOnExit"
+
+DEFAULTS: Mapping[str, bool] = {GROUPS: True, RELEASE: False}
+"""Ours gives its lease back at the exit whatever the second says: who takes over need not wait."""
+
+FLAGS = (
+    Flag(
+        "feature-gates",
+        Kind.TEXTS,
+        (),
+        f"NAME=true or NAME=false, separated by commas; known: {', '.join(DEFAULTS)}",
+    ),
+)
+
+
+def read(given: Given) -> Mapping[str, bool]:
+    """Gate -> whether it is on. InvalidError names the bad part and the nearest gate."""
+    found = dict(DEFAULTS)
+    for part in given.texts("feature-gates"):
+        name, _, text = part.strip().partition("=")
+        if name not in DEFAULTS:
+            near = difflib.get_close_matches(name, DEFAULTS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known gates: {', '.join(DEFAULTS)}"
+            raise InvalidError(f"there is no gate {name!r}", field="--feature-gates", hint=hint)
+        if text.lower() not in ("true", "false"):
+            raise InvalidError(f"{part!r} is no valid gate", field="--feature-gates", hint=f"Write {name}=true")
+        found[name] = text.lower() == "true"
+    return found
