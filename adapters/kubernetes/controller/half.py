@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -29,6 +30,16 @@ RESYNC_SLICE = 200
 MakeQueue = Callable[[str, Turn], Loop]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ways:
+    """What its flags say, and what measures it."""
+
+    rules: Rules = Rules()
+    pace: Pace | None = None
+    timings: Timings | None = None
+    resync_seconds: float = 900.0
+
+
 class ClusterHalf:
     """Reflectors, two loops and the leave to act. `run` and the loops go on until they are cancelled."""
 
@@ -36,15 +47,12 @@ class ClusterHalf:
         self,
         settings: Settings,
         client: Client,
-        *,
-        clock: Clock,
         make_queue: MakeQueue,
-        rules: Rules | None = None,
-        pace: Pace | None = None,
-        timings: Timings | None = None,
-        resync_seconds: float = 900.0,
+        clock: Clock,
+        ways: Ways | None = None,
     ) -> None:
-        rules = rules or Rules()
+        ways = ways or Ways()
+        rules = ways.rules
         self.client = client
         self.world = World(nodes=rules.distributed)
         self.ownership = Ownership(
@@ -56,17 +64,17 @@ class ClusterHalf:
             quiet_seconds=settings.foreign_quiet_seconds,
         )
         self.election: election.Election | None = None
-        self._resync_seconds = resync_seconds
+        self._resync_seconds = ways.resync_seconds
         self.writer = Writer(client, self.world, self._acting)
         self.events = Events(client, clock, self._acting, component=COMPONENT)
         self.turns = Turns(
-            self.world, self.writer, self.events, clock=clock, rules=rules, timings=timings or Timings(clock.now)
+            self.world, self.writer, self.events, clock=clock, rules=rules, timings=ways.timings or Timings(clock.now)
         )
         self.turns.standing = self._why_not
         self._snapshots = make_queue(SNAPSHOT_QUEUE, self.turns.turn)
         self._contents = make_queue(CONTENT_QUEUE, self.turns.turn)
         self.reflectors = [
-            Reflector(client, resource, cache, pace=pace, on_synced=self.look_at_all)
+            Reflector(client, resource, cache, pace=ways.pace, on_synced=self.look_at_all)
             for resource, cache in self.world.caches.items()
         ]
         self.world.listen(self.wake)
@@ -107,6 +115,11 @@ class ClusterHalf:
         if self.election is not None and self.election.trouble():
             reasons.append(self.election.trouble())
         return "; ".join(reasons)
+
+    def leader_page(self) -> tuple[int, str]:
+        """For a liveness probe: bad when a lease that names us has not been renewed for long."""
+        late = self.election.late() if self.election is not None else ""
+        return (500, f"{late}\n") if late else (200, "ok\n")
 
     def look_at_all(self) -> None:
         """Wake whatever may need work, holds on claims that a crash left included."""

@@ -84,7 +84,8 @@ class Turns:
             raise ElsewhereError(reason)
         await asyncio.sleep(0)  # Turns that write nothing must not keep the loop to themselves.
         if key.startswith(CLAIM):
-            return await self._sweep(*key.removeprefix(CLAIM).split("/", 1))
+            await self._sweep(*key.removeprefix(CLAIM).split("/", 1))
+            return None
         memory = _Memory()
         for _ in range(MOST_STEPS):
             facts = self._world.facts(key)
@@ -94,7 +95,8 @@ class Turns:
             step = binding.decide(self._view(facts, memory))
             match step:
                 case binding.Rest():
-                    return self._rest(facts, memory)
+                    self._rest(facts, memory)
+                    return None
                 case binding.Wait(seconds):
                     return seconds
                 case binding.Pending(message):
@@ -197,9 +199,7 @@ class Turns:
             case _:
                 raise AssertionError(f"{step} is carried out by the turn itself")
 
-    async def _on_claim(
-        self, facts: Facts, step: binding.HoldClaim | binding.DropClaim, memory: _Memory
-    ) -> None:
+    async def _on_claim(self, facts: Facts, step: binding.HoldClaim | binding.DropClaim, memory: _Memory) -> None:
         snapshot = facts.snapshot
         assert snapshot is not None
         namespace = snapshot["metadata"]["namespace"]
@@ -235,9 +235,7 @@ class Turns:
             write = self._events.warn if event.warning else self._events.tell
             await write(written, event.reason, event.message)
 
-    async def _tried(
-        self, what: Awaitable[T], snapshot: Object | None, reason: str, *, in_status: bool = False
-    ) -> T:
+    async def _tried(self, what: Awaitable[T], snapshot: Object | None, reason: str, *, in_status: bool = False) -> T:
         """Await a write. If the server refuses, its owner is told under upstream's reason, and it is tried again."""
         try:
             return await what

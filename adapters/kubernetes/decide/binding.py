@@ -1,7 +1,7 @@
 """The cluster half's decision over one VolumeSnapshot and its content: what is known -> one next step. Pure.
 
-It never talks to a driver and never decides what happens on a backend: that is the driver half's, which it speaks with
-only through the content (upstream's snapshot-controller and csi-snapshotter share the work in the same way).
+It never talks to a driver and never decides what happens on a backend: that is the driver half's, which it speaks
+with only through the content (upstream's snapshot-controller and csi-snapshotter share the work in the same way).
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from typing import Any
 from adapters.kubernetes import names, shape, translate
 from adapters.kubernetes.decide import bound_status
 from adapters.kubernetes.decide.bound_status import News
-from adapters.kubernetes.facts import Facts, is_bound, is_deleting, is_ready, path, snapshot_of_reference, static_content
+from adapters.kubernetes.facts import (
+    Facts,
+    is_bound,
+    is_deleting,
+    is_ready,
+    path,
+    snapshot_of_reference,
+    static_content,
+)
 from bridge.model.snapshot import DeletionPolicy, HandleSource, Record, SnapshotRequest
 
 Object = dict[str, Any]
@@ -21,6 +29,8 @@ IN_GROUP_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshot-in-group-pro
 PATIENCE_SECONDS = 1.0
 """A content that says nothing yet is not told of before: a quick cut then costs one status write instead of two."""
 PENDING_SECONDS = 30.0
+_HERE = "here"
+"""This half serves one cluster; its keys never leave it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,9 +136,7 @@ class Rest:
     """Nothing to do until something changes."""
 
 
-Step = (
-    Hold | HoldClaim | DropClaim | Create | Amend | Publish | Delete | Look | Release | Pending | Wait | Rest
-)
+Step = Hold | HoldClaim | DropClaim | Create | Amend | Publish | Delete | Look | Release | Pending | Wait | Rest
 
 
 def decide(view: View) -> Step:
@@ -153,7 +161,7 @@ def needs_claim(facts: Facts) -> bool:
     if snapshot is None or is_ready(snapshot) or not path(snapshot, "spec", "source", "persistentVolumeClaimName"):
         return False
     if content is None or not is_bound(content, snapshot):
-        return not is_deleting(snapshot) and translate.request("", facts).trouble is None
+        return not is_deleting(snapshot) and translate.request(_HERE, facts).trouble is None
     if path(content, "status", "readyToUse") is True:
         return False
     failed = path(content, "status", "error") and not _may_be_under_way(content)
@@ -179,7 +187,7 @@ def _alone(content: Object | None) -> Step:
 def _unbound(view: View, snapshot: Object) -> Step:
     """It has no content of its own yet: find it, or make it."""
     facts = view.facts
-    request = translate.request("", facts)
+    request = translate.request(_HERE, facts)
     if request.trouble is not None:
         if _claim_is_to_go(view):
             return DropClaim()
@@ -210,7 +218,7 @@ def _bound(view: View, snapshot: Object, content: Object) -> Step:
         return Hold(held)
     if _claim_is_to_take(view, content):
         return HoldClaim()
-    trouble = None if is_ready(snapshot) else translate.request("", facts).trouble
+    trouble = None if is_ready(snapshot) else translate.request(_HERE, facts).trouble
     news = bound_status.copied(snapshot, content, trouble, view.now)
     if news is not None:
         left = PATIENCE_SECONDS - view.waited_seconds

@@ -39,7 +39,7 @@ class News:
 def copied(snapshot: Object, content: Object, trouble: Failure | None, now: float) -> News | None:
     """The status as the bound content has it; None when it says so already.
 
-    A content that has lost its status takes nothing back from a snapshot that is ready: the driver half fills it anew.
+    A content that has lost its status takes nothing back from a ready snapshot: the driver half fills it anew.
     """
     before: Object = snapshot.get("status") or {}
     said: Object = content.get("status") or {}
@@ -89,8 +89,9 @@ def refused(snapshot: Object, event: Event, now: float) -> News | None:
 
 def refusal(snapshot: Object, reason: str, what: str) -> Event:
     """What its owner is told of a write that the API server refused."""
+    making = f"Error creating volume snapshot content object for snapshot {_called(snapshot)}"
     texts = {
-        "CreateSnapshotContentFailed": f"Error creating volume snapshot content object for snapshot {_called(snapshot)}",
+        "CreateSnapshotContentFailed": making,
         "SnapshotBindFailed": f"Snapshot {_called(snapshot)} failed to bind",
         "SnapshotContentCreationFailed": "Failed to create snapshot content with error",
         "SnapshotContentObjectDeleteError": "Failed to delete snapshot content API object",

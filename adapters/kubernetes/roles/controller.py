@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from adapters.kubernetes import adapter, connection
+from adapters.kubernetes import connection, election
 from adapters.kubernetes.client import Client
-from adapters.kubernetes.controller.half import ClusterHalf
+from adapters.kubernetes.controller.half import ClusterHalf, Ways
 from adapters.kubernetes.controller.turns import Rules
+from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.reflector import Pace
@@ -62,15 +63,14 @@ def plan(given: Given) -> RolePlan:
         half = ClusterHalf(
             settings,
             client,
-            clock=lent.clock,
-            make_queue=make_queue,
-            rules=rules,
-            pace=pace,
-            resync_seconds=given.number("resync-period"),
+            make_queue,
+            lent.clock,
+            Ways(rules, pace, resync_seconds=given.number("resync-period")),
         )
         if settings.leader_election:
-            half.elect(await adapter.stand(settings, lent.clock))
-        return Role(loops=half.loops, tasks={"cluster": half.run}, ready=half.ready)
+            half.elect(await election.stand(settings, lent.clock, scope=Scope.CLUSTER))
+        pages = {"/healthz/leader-election": half.leader_page}
+        return Role(loops=half.loops, tasks={"cluster": half.run}, ready=half.ready, pages=pages)
 
     return RolePlan(
         name="controller",

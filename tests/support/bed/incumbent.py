@@ -28,6 +28,11 @@ class Incumbent:
         return self.controller.rss_bytes() + self.sidecar.rss_bytes()
 
 
+def sidecar(identity: access.Access, csi_socket: Path, flags: Sequence[str] = ()) -> process.Process:
+    """Upstream's driver half alone, not started yet: beside a cluster half of ours."""
+    return _process(identity, "csi-snapshotter", [f"--csi-address={csi_socket}", *flags])
+
+
 @contextlib.contextmanager
 def running(identity: access.Access, csi_socket: Path, flags: Sequence[str] = ()) -> Iterator[Incumbent]:
     """Start the pair for one driver; leaving the block stops it.
@@ -36,9 +41,9 @@ def running(identity: access.Access, csi_socket: Path, flags: Sequence[str] = ()
     not start. `flags` go to both: none for its defaults, LIFTED_LIMITS for its best.
     """
     controller = _process(identity, "snapshot-controller", flags)
-    sidecar = _process(identity, "csi-snapshotter", [f"--csi-address={csi_socket}", *flags])
-    with controller, sidecar:
-        yield Incumbent(controller, sidecar)
+    driver_half = sidecar(identity, csi_socket, flags)
+    with controller, driver_half:
+        yield Incumbent(controller, driver_half)
 
 
 def _process(identity: access.Access, name: str, flags: Sequence[str]) -> process.Process:
