@@ -21,8 +21,7 @@ async def _kubernetes(settings: Any, given: Surroundings) -> Joined:
     from adapters.kubernetes.adapter import build
 
     cluster = await build(settings, cluster=given.cluster, clock=given.clock, serves=given.serves)
-    resolvers = {"k8s": cluster.secrets}
-    return Joined(cluster, resolvers=resolvers, problems=cluster.problems, fence=cluster.fence)
+    return cluster.joined()
 
 
 async def _nomad(settings: Any, given: Surroundings) -> Joined:

@@ -14,6 +14,7 @@ from adapters.kubernetes import connection, election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.contents import Contents
 from adapters.kubernetes.decide.election import Scope
+from adapters.kubernetes.delegation import Delegation
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
 from adapters.kubernetes.intake import Door
@@ -27,6 +28,7 @@ from adapters.kubernetes.volumes import ClaimedVolumes
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer, always
 from bridge.model.keys import Key, snapshot_key
+from bridge.ports.adapter import Joined
 from bridge.ports.clock import Clock
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
@@ -72,6 +74,7 @@ class Cluster:
         self.ledger = Contents(cluster, self.world, writer, self._events, clock)
         self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
         self.secrets = ClusterSecrets(self.client)
+        self.delegation = Delegation(cluster, self.world, self.ownership)
         self._door = Door(cluster, self.world, writer)
         self._reflectors = [
             Reflector(self.client, resource, cache, pace=pace, on_synced=self._on_synced)
@@ -87,6 +90,17 @@ class Cluster:
         """From now on act only while elected. To be called before `run`."""
         self.election = standing
         self.ownership.election = standing
+
+    def joined(self) -> Joined:
+        """Itself, with all that it adds to a service."""
+        return Joined(
+            self,
+            resolvers={"k8s": self.secrets},
+            problems=self.problems,
+            fence=self.fence,
+            follow=self.delegation.follow,
+            delegations=self.delegation.rows,
+        )
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
         return self.election.acting(driver) if self.election is not None else always()

@@ -99,6 +99,18 @@ class Ownership:
             return reason
         return f"driver {driver or '(none)'}: not known yet whether another controller acts for it"
 
+    def delegated(self) -> Sequence[tuple[str, bool, str]]:
+        """(driver, whether somebody is seen to act for it, why we do not) for each driver met that is not ours."""
+        found = []
+        for driver in sorted(self._seen):
+            reason = self._reason(driver)
+            if reason:
+                found.append((driver, True, f"delegated: {reason.partition('; ')[0]}"))
+            elif not self._chosen(driver):
+                missing = f"no live lease {lease_name(driver)} shows who acts for it"
+                found.append((driver, False, f"delegated: not served here, and {missing}"))
+        return found
+
     def meet(self, driver: str) -> None:
         """A driver exists: its lease is looked up soon, and nothing is done for it before that."""
         if driver not in self._seen:
@@ -118,7 +130,9 @@ class Ownership:
         return "; ".join(reason for reason in reasons if reason)
 
     def saw_foreign_create(self, driver: str, content: str) -> None:
-        """Another controller marked a content as being created."""
+        """Another controller marked a content as being created. Who holds the driver's lease is known already."""
+        if driver in self._leases:
+            return
         if driver not in self._foreign_until:
             log.warning("another controller creates snapshots", extra={"driver": driver, "content": content})
         self._foreign_until[driver] = self._clock.now() + self._quiet_seconds
@@ -133,6 +147,8 @@ class Ownership:
                 live[driver] = holder
         for driver in live.keys() - self._leases.keys():
             log.warning("another controller holds the lease", extra={"driver": driver, "holder": live[driver]})
+            if driver:
+                self._foreign_until.pop(driver, None)  # It was this one. Its lease says when it ends.
         self._leases = live
         self._looked_up.update(drivers)
         self._blind = ""

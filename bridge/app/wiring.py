@@ -81,7 +81,13 @@ class Service:
             self.joined[cluster.name] = joined
             resolvers.update(joined.resolvers)
             self.lanes[cluster.name] = lane(
-                joined.orchestrator, self.ledger, self.ledger, chain, fence=joined.fence, groups=joined.groups
+                joined.orchestrator,
+                self.ledger,
+                self.ledger,
+                chain,
+                fence=joined.fence,
+                follow=joined.follow,
+                groups=joined.groups,
             )
 
     def _resolvers(self) -> dict[str, Secrets]:
@@ -119,6 +125,7 @@ class Service:
             wake=self.runner.wake,
             mint=mint,
             nodes=lambda: self.hub.nodes() if self.hub is not None else (),
+            delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
         )
         self.hub = self._hub()
         self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake)

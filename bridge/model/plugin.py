@@ -20,6 +20,8 @@ class Route(enum.Enum):
     NODE_AGENT = "node-agent"
     ORCHESTRATOR = "orchestrator"
     """Through the orchestrator's own API, which calls the plugin."""
+    DELEGATION = "delegation"
+    """Not by us: requests are made as the orchestrator's objects, and another controller carries them out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

@@ -161,3 +161,15 @@ class SnapshotStatus:
     failure: Failure | None = None
     reason: str = ""
     message: str = ""
+
+
+DELEGATED = "delegated"
+"""The reason in the status of what another controller carries out."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Followed:
+    """A request that another controller carries out, and what that one has told its owner."""
+
+    request: SnapshotRequest
+    status: SnapshotStatus

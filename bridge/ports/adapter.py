@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from bridge.model.keys import Key
+from bridge.model.plugin import PluginDescription
+from bridge.model.snapshot import Followed
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.group import GroupSide
 from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
-from bridge.ports.orchestrator import Orchestrator
+from bridge.ports.orchestrator import Follow, Orchestrator
 from bridge.ports.secrets import Secrets
 
 
@@ -26,6 +29,11 @@ class Surroundings:
     clock: Clock
     serves: Callable[[str], bool]
     """Whether this process holds a plugin of the driver."""
+
+
+async def follow_nothing(_key: Key) -> Followed | None:
+    """No other controller has a part in it."""
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from bridge.model.keys import Key
 from bridge.model.secret import SnapshotSecrets
-from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, SnapshotStatus
+from bridge.model.snapshot import DeletionPolicy, Followed, SnapshotRequest, SnapshotStatus
 from bridge.model.volume import Volume
 from bridge.ports.ledger import Ledger
 from bridge.ports.plugin import PluginSink
 
 Wake = Callable[[Key], None]
 """Put a key on the queue. Never blocks; a key that is queued already stays once."""
+
+
+Follow = Callable[[Key], Awaitable[Followed | None]]
+"""What another controller has told of a request that `observe` calls its own; None when nothing is known of it."""
 
 
 class Requests(Protocol):

@@ -9,7 +9,7 @@ from bridge.decide import snapshot
 from bridge.model.failure import ElsewhereError, InvalidError, NotFoundError
 from bridge.model.keys import Key
 from bridge.model.plugin import PluginView
-from bridge.model.snapshot import SnapshotState, SnapshotStatus
+from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.model.view import SnapshotPage, SnapshotView
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book, Entry, EntryFilter
@@ -51,7 +51,7 @@ class Catalogue:
         return [one async for one in self._own_views(which.cluster) if matches(which, one) and _allowed(caller, one)]
 
     async def _own_views(self, cluster: str, uid_prefix: str = "") -> AsyncIterator[SnapshotView]:
-        """What another controller acts on is left out of a list; asked for by its uid, it is an ElsewhereError."""
+        """What another controller acts on and tells nothing of is left out of a list; by its uid: ElsewhereError."""
         for name, lane in self._lanes.items():
             if lane.orchestrator.traits.durable_requests and cluster in ("", name):
                 if reason := lane.fence(""):
@@ -70,25 +70,23 @@ class Catalogue:
                         yield one
 
     async def own_view(self, key: Key) -> SnapshotView | None:
-        """The view of a request that its orchestrator keeps. ElsewhereError when another controller acts on it."""
+        """The view of a request that its orchestrator keeps, whoever carries it out.
+
+        ElsewhereError when another controller does and nothing is known of what it has told.
+        """
         lane = self._lanes[key.cluster]
-        request = await lane.requests.observe(key)
+        try:
+            request = await lane.requests.observe(key)
+        except ElsewhereError:
+            followed = await lane.follow(key)
+            if followed is None:
+                raise
+            return _own(followed.request, followed.status)
         if request is None:
             return None
         record = await lane.ledger.load(key)
         seen = snapshot.Observed(request, record, PluginView(request.driver), "")
-        return SnapshotView(
-            key=key,
-            namespace=request.namespace,
-            name=request.name,
-            volume=request.volume,
-            driver=request.driver,
-            policy=request.policy.value,
-            snapshot_name=request.snapshot_name,
-            status=snapshot.project(seen, act.Rest("", "", request.trouble)),
-            created_at=request.created_at,
-            parameters=dict(request.parameters),
-        )
+        return _own(request, snapshot.project(seen, act.Rest("", "", request.trouble)))
 
     async def find(self, caller: Caller, ref: str, *, whole: bool = False) -> SnapshotView:
         """By uid, by CLUSTER/NAMESPACE/NAME, or (unless `whole`) by an unambiguous uid prefix."""
@@ -147,6 +145,22 @@ def view(entry: Entry) -> SnapshotView:
         why=entry.why,
         labels=dict(entry.labels),
         parameters=dict(entry.parameters),
+    )
+
+
+def _own(request: SnapshotRequest, status: SnapshotStatus) -> SnapshotView:
+    """A request that its orchestrator keeps, as people see it."""
+    return SnapshotView(
+        key=request.key,
+        namespace=request.namespace,
+        name=request.name,
+        volume=request.volume,
+        driver=request.driver,
+        policy=request.policy.value,
+        snapshot_name=request.snapshot_name,
+        status=status,
+        created_at=request.created_at,
+        parameters=dict(request.parameters),
     )
 
 

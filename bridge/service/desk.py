@@ -14,7 +14,7 @@ from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import PluginDescription
 from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
-from bridge.model.snapshot import HandleSource, Source, VolumeSource, Wish
+from bridge.model.snapshot import DELEGATED, HandleSource, Source, VolumeSource, Wish
 from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
@@ -41,6 +41,7 @@ class FrontDesk:
         wake: Wake,
         mint: Callable[[], str],
         nodes: Callable[[], Sequence[Node]] = tuple,
+        delegations: Callable[[], Sequence[PluginDescription]] = tuple,
     ) -> None:
         self._lanes = lanes
         self._book = book
@@ -50,6 +51,7 @@ class FrontDesk:
         self._wake = wake
         self._mint = mint
         self._nodes = nodes
+        self._delegations = delegations
         self._catalogue = catalogue.Catalogue(lanes, book)
 
     def clusters(self) -> Sequence[ClusterView]:
@@ -242,6 +244,9 @@ class FrontDesk:
     def _check_restore(self, found: SnapshotView, lane: Lane, draft: RestoreDraft) -> None:
         if not lane.orchestrator.traits.creates_volumes:
             raise InvalidError(f"cluster {found.key.cluster!r} cannot register volumes", field="snapshot")
+        if found.status.reason == DELEGATED:
+            hint = "restore it there, as that controller's users do (a volume claim that names the snapshot as source)"
+            raise InvalidError(f"{found.status.message}: it cannot be restored from here", field="snapshot", hint=hint)
         if not found.status.ready:
             message = f"the snapshot is {found.status.state.value}, not ready"
             raise ConflictError(message, field="snapshot", hint="follow it: `snapbridge snapshot describe`")
@@ -257,8 +262,8 @@ class FrontDesk:
         return [one for one in found if permission.may(caller, one.cluster, one.namespace, one.name)]
 
     def plugins(self, caller: Caller) -> Sequence[PluginDescription]:
-        """Every plugin instance."""
-        return self._tools.plugins.describe()
+        """Every plugin instance, then the drivers whose snapshots another controller makes for us."""
+        return [*self._tools.plugins.describe(), *self._delegations()]
 
     def nodes(self, caller: Caller) -> Sequence[Node]:
         """Every node agent."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from bridge.ports.adapter import follow_nothing
 from bridge.ports.group import GroupSide
 from bridge.ports.ledger import Book, Ledger
-from bridge.ports.orchestrator import Orchestrator, Requests
+from bridge.ports.orchestrator import Follow, Orchestrator, Requests
 from bridge.ports.secrets import Secrets
 from bridge.service.booked import BookedRequests
 
@@ -26,17 +27,20 @@ class Lane:
     secrets: Secrets
     fence: Callable[[str], str] = _open
     """Asked right before each plugin call: why this process may no longer act for a driver; empty when it may."""
+    follow: Follow = follow_nothing
+    """Asked for what another controller carries out."""
     groups: GroupSide | None = None
     """Only where the orchestrator has group snapshots."""
 
 
-def lane(
+def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     orchestrator: Orchestrator,
     ledger: Ledger,
     book: Book,
     secrets: Secrets,
     *,
     fence: Callable[[str], str] = _open,
+    follow: Follow = follow_nothing,
     groups: GroupSide | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
@@ -46,5 +50,6 @@ def lane(
         ledger=orchestrator.ledger or ledger,
         secrets=secrets,
         fence=fence,
+        follow=follow,
         groups=groups,
     )

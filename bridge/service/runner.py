@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import backoff
-from bridge.model.failure import BridgeError
+from bridge.model.failure import BridgeError, ElsewhereError
 from bridge.model.keys import GROUP, Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import groups, work
@@ -68,9 +68,19 @@ class Runner:
             else:
                 self._forget_waiting(key)
             return ended.seconds
-        end = await work.turn(key, lane, self._tools)
+        try:
+            end = await work.turn(key, lane, self._tools)
+        except ElsewhereError:
+            await self._follow(key, lane)
+            raise
         await self._tell(key, end)
         return end.seconds
+
+    async def _follow(self, key: Key, lane: Lane) -> None:
+        """Another controller carries it out: whoever follows it here hears what that one has told."""
+        followed = await lane.follow(key)
+        if followed is not None:
+            await self._told(key, followed.request, followed.status)
 
     async def _tell(self, key: Key, end: work.Turn) -> None:
         if end.request is None and end.seconds is None:

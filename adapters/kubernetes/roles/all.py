@@ -5,7 +5,6 @@ from __future__ import annotations
 from adapters.kubernetes import adapter
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.roles import upstream_flags as upstream
-from bridge.ports.adapter import Joined
 from bridge.ports.role import Role, RolePlan, RoleSurroundings
 
 CLUSTER = "kubernetes"
@@ -34,9 +33,8 @@ def plan(given: Given) -> RolePlan:
         cluster = await adapter.build(
             settings, cluster=CLUSTER, clock=lent.clock, serves=lambda driver: lent.plugins.view(driver).known
         )
-        joined = Joined(cluster, resolvers={"k8s": cluster.secrets}, problems=cluster.problems, fence=cluster.fence)
         return Role(
-            joined=(joined,),
+            joined=(cluster.joined(),),
             workers=given.whole("worker-threads"),
             resync_seconds=given.number("resync-period"),
             retry=upstream.Doubling(given),
