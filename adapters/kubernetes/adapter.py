@@ -143,17 +143,16 @@ class Cluster:
             await self.client.close()
 
     def ready(self) -> str:
-        """Empty when every kind has been read and no other controller is in the way."""
+        """Empty when every kind has been read and, with leader election, some replica of ours can lead."""
         reasons = [reflector.sentence for reflector in self._reflectors if reflector.sentence]
-        if not reasons and self.ownership.sentence():
-            reasons = [self.ownership.sentence()]
         if self.election is not None and self.election.trouble():
             reasons.append(self.election.trouble())
         return f"cluster {self.cluster}: {'; '.join(reasons)}" if reasons else ""
 
     def problems(self) -> Sequence[str]:
         """What people may want to know though we are ready: that we stand by, and for whom."""
-        return self.election.standing_by() if self.election is not None else ()
+        elsewhere = [self.ownership.sentence()] if self.ownership.sentence() else []
+        return [*elsewhere, *(self.election.standing_by() if self.election is not None else ())]
 
     def fence(self, driver: str) -> str:
         """Why we may not act for this driver at this very moment; empty when we may."""

@@ -66,7 +66,7 @@ def told(facts: Facts, by: str) -> SnapshotStatus:
         cut_at_ns=int(cut * 1e9) if cut else None,
         failure=Failure(FailureKind.UNSURE, "DELEGATED", str(error)) if error else None,
         reason=DELEGATED,
-        message=by,
+        message=str(error or by),
     )
 
 

@@ -212,7 +212,15 @@ def _lane(joined: Joined) -> Lane:
     if orchestrator.requests is None or orchestrator.ledger is None:
         raise InvalidError(f"{orchestrator.kind} keeps no requests and records of its own: it needs a ledger")
     secrets = SecretChain(joined.resolvers, timeout_seconds=SECRET_SECONDS)
-    return Lane(orchestrator, orchestrator.requests, orchestrator.ledger, secrets, joined.fence, joined.groups)
+    return Lane(
+        orchestrator,
+        orchestrator.requests,
+        orchestrator.ledger,
+        secrets,
+        fence=joined.fence,
+        follow=joined.follow,
+        groups=joined.groups,
+    )
 
 
 def _registry_settings(plan: RolePlan) -> RegistrySettings:

@@ -50,6 +50,10 @@ class Joined:
     """Why this process may not act for a driver at this very moment; empty when it may."""
     groups: GroupSide | None = None
     """Its group snapshots, where it has them."""
+    follow: Follow = follow_nothing
+    """For requests that another controller carries out."""
+    delegations: Callable[[], Sequence[PluginDescription]] = tuple
+    """The drivers whose snapshots another controller makes for us, as rows of the plugin list."""
 
 
 class Catalogue(Protocol):

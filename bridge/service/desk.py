@@ -245,8 +245,9 @@ class FrontDesk:
         if not lane.orchestrator.traits.creates_volumes:
             raise InvalidError(f"cluster {found.key.cluster!r} cannot register volumes", field="snapshot")
         if found.status.reason == DELEGATED:
-            hint = "restore it there, as that controller's users do (a volume claim that names the snapshot as source)"
-            raise InvalidError(f"{found.status.message}: it cannot be restored from here", field="snapshot", hint=hint)
+            hint = "restore it there: make a volume request that names the snapshot as its source"
+            message = f"it cannot be restored from here: {found.status.message}"
+            raise InvalidError(message, field="snapshot", hint=hint)
         if not found.status.ready:
             message = f"the snapshot is {found.status.state.value}, not ready"
             raise ConflictError(message, field="snapshot", hint="follow it: `snapbridge snapshot describe`")
