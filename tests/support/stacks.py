@@ -65,7 +65,8 @@ MERGED = Kind("merged", None, None)
 OUR_CONTROLLER = Kind("our-controller", Maker.OURS, Maker.UPSTREAM)
 OUR_SIDECAR = Kind("our-sidecar", Maker.UPSTREAM, Maker.OURS)
 SPLIT = Kind("split", Maker.OURS, Maker.OURS)
-KINDS = (UPSTREAM, MERGED)
+WHOLE = (UPSTREAM, MERGED)
+"""All upstream's, or all ours: what one upgrades from and to."""
 
 
 class Stack:

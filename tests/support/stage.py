@@ -92,6 +92,11 @@ class Stage:
     def kind(self) -> stacks.Kind:
         return self.stack.kind
 
+    def replace(self, stack: stacks.Stack) -> None:
+        """From now on this stack, not started yet, is the one at work; the one before must have ended."""
+        self.stack.close()
+        self.stack = stack
+
     # -- making
 
     def prepare(self) -> None:
@@ -364,22 +369,21 @@ def _typed(kind: str, body: Object) -> Object:
 
 
 @contextlib.contextmanager
-def running(
-    kind: stacks.Kind, admin: access.Access, seen: mirror.Mirror, backstage: mirror.Backstage
+def standing(
+    kind: stacks.Kind, admin: access.Access, seen: mirror.Mirror, backstage: mirror.Backstage, driver_name: str = ""
 ) -> Iterator[Stage]:
-    """A driver, the proxy in front of it and the stack; leaving the block stops all of them."""
+    """A driver, the proxy in front of it and a stack that is not started; leaving the block stops all of them."""
     folder = paths.fresh("stage")
-    name = f"{kind.name}.interop.test"
+    name = driver_name or f"{kind.name}.interop.test"
     with localdisk.start_localdisk(folder / "disk", mode="directory", driver_name=name, rootless=True) as driver:
         middle = proxy.FaultProxy(driver.socket, Path(folder) / "csi.sock")
         backstage.run(middle.__aenter__())
         stack = stacks.Stack(kind, admin, middle.listen, name)
         stage = Stage(admin, seen, stack, driver, middle, name)
         try:
-            stack.start()
             stage.prepare()
             yield stage
         finally:
             stage.calls.close()
-            stack.close()
+            stage.stack.close()
             backstage.run(middle.__aexit__(None, None, None))

@@ -26,7 +26,7 @@ class Cluster:
     backstage: mirror.Backstage
 
 
-_SCENARIOS = ("binding", "creating", "defaulting", "deleting", "driven", "troubled")
+_SCENARIOS = ("binding", "creating", "defaulting", "deleting", "driven", "flagged", "troubled")
 pytest.register_assert_rewrite(*(f"tests.e2e.interop.{name}" for name in _SCENARIOS))
 _overlaps: dict[int, overlap.Overlap] = {}
 
@@ -49,7 +49,8 @@ def stage(request: pytest.FixtureRequest, interop_cluster: Cluster) -> Iterator[
     """The file's stack at work. When its tests are over, nothing may be left: no object, no hold, no snapshot."""
     kind: stacks.Kind = request.module.KIND
     cluster = interop_cluster
-    with stages.running(kind, cluster.admin, cluster.seen, cluster.backstage) as made:
+    with stages.standing(kind, cluster.admin, cluster.seen, cluster.backstage) as made:
+        made.stack.start()
         running = _overlaps[id(made)] = overlap.Overlap(made)
         try:
             yield made

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.e2e.interop.flagged import Flagged
 from tests.e2e.interop.scenarios import Scenarios
 from tests.support import stacks
 
 KIND = stacks.UPSTREAM
 
 
-class TestUpstream(Scenarios):
+class TestUpstream(Flagged, Scenarios):
     """Every scenario."""
