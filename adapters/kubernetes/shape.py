@@ -86,7 +86,7 @@ def new_content(record: Record, facts: Facts) -> Object:
         notes[names.DELETION_SECRET_NAME] = name
         notes[names.DELETION_SECRET_NAMESPACE] = namespace
     spec: Object = {
-        "volumeSnapshotRef": reference(metadata),
+        "volumeSnapshotRef": {**reference(metadata), "resourceVersion": metadata["resourceVersion"]},
         "source": {"volumeHandle": record.source.handle},
         "volumeSnapshotClassName": class_name(facts),
         "deletionPolicy": record.policy.value,
@@ -115,7 +115,7 @@ def bound_content(content: Object, facts: Facts) -> Object:
     bound = {**content, "spec": {**content["spec"]}}
     bound["spec"]["volumeSnapshotRef"] = {
         **bound["spec"]["volumeSnapshotRef"],
-        **reference(snapshot["metadata"]),
+        "uid": snapshot["metadata"]["uid"],
     }
     named = path(snapshot, "spec", "volumeSnapshotClassName")
     if named:

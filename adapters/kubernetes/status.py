@@ -30,6 +30,9 @@ OWN_REASONS = frozenset(
 )
 """Codes of troubles that are event reasons as they stand, with whole messages."""
 
+_CLASS_TROUBLES = frozenset({"GetSnapshotClassFailed", "SetDefaultSnapshotClassFailed"})
+"""Upstream tells these before it says anything of readiness."""
+
 _SILENT = frozenset({SnapshotState.PENDING, SnapshotState.GONE, SnapshotState.RETAINED})
 
 
@@ -53,7 +56,8 @@ def tell(snapshot: Object, content: Object | None, status: SnapshotStatus, now: 
     after = dict(before)
     if content is not None and status.state is not SnapshotState.PENDING:
         after["boundVolumeSnapshotContentName"] = content["metadata"]["name"]
-    after["readyToUse"] = status.ready
+    if status.ready or "readyToUse" in before or status.failure is None or status.failure.code not in _CLASS_TROUBLES:
+        after["readyToUse"] = status.ready
     if status.cut_at_ns is not None:
         after["creationTime"] = shape.rfc3339(status.cut_at_ns / 1e9)
     if status.size_bytes and status.size_bytes > 0:
