@@ -39,8 +39,16 @@ def newer(version: str, than: str) -> bool:
 class Cache:
     """Objects of one kind by namespace and name, by uid, and by the indexes given."""
 
-    def __init__(self, trim: Callable[[Object], Object], indexers: Mapping[str, Indexer] | None = None) -> None:
+    def __init__(
+        self,
+        trim: Callable[[Object], Object],
+        indexers: Mapping[str, Indexer] | None = None,
+        *,
+        keep: Callable[[Object], bool] | None = None,
+    ) -> None:
+        """`keep` says which objects are wanted; None for all."""
         self._trim = trim
+        self._keep = keep
         self._indexers = dict(indexers or {})
         self._stored: dict[tuple[str, str], _Stored] = {}
         self._by_uid: dict[str, tuple[str, str]] = {}
@@ -109,6 +117,8 @@ class Cache:
         place = (metadata.get("namespace", ""), metadata["name"])
         if uid in self._gone:
             return False
+        if self._keep is not None and not self._keep(item):
+            return self._drop(place, uid, for_good=False)
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
             # The write that takes the last finalizer off deletes; its answer shows the version from before.
             return self._drop(place, uid)
@@ -150,8 +160,8 @@ class Cache:
         for index, key in stored.marks:
             self._indexes[index].setdefault(key, set()).add(place)
 
-    def _drop(self, place: tuple[str, str], uid: str) -> bool:
-        if uid:
+    def _drop(self, place: tuple[str, str], uid: str, *, for_good: bool = True) -> bool:
+        if uid and for_good:
             self._gone[uid] = None
             if len(self._gone) > TOMBSTONES:
                 self._gone.popitem(last=False)

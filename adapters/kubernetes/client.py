@@ -100,6 +100,8 @@ class Client:
             query["continue"] = token
         if field_selector:
             query["fieldSelector"] = field_selector
+        if resource.label_selector:
+            query["labelSelector"] = resource.label_selector
         return await self._call("GET", resource.collection(namespace), query=query)
 
     async def list(
@@ -121,6 +123,8 @@ class Client:
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """An open watch. It ends with UnavailableError when the server is silent for `idle_seconds`."""
         timeout = aiohttp.ClientTimeout(total=None, connect=15, sock_connect=15, sock_read=idle_seconds)
+        if resource.label_selector:
+            query = {**query, "labelSelector": resource.label_selector}
         try:
             response = await self._send("GET", resource.collection(), query=query, timeout=timeout)
             async with response:

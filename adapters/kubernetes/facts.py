@@ -6,6 +6,8 @@ import dataclasses
 import datetime
 from typing import Any
 
+from adapters.kubernetes.names import Naming
+
 Object = dict[str, Any]
 
 
@@ -23,6 +25,7 @@ class Facts:
     defaults: tuple[Object, ...] = ()
     """The default classes of the volume's driver; only looked up where no class is named."""
     restoring: tuple[str, ...] = ()
+    naming: Naming = Naming()
 
 
 def path(item: Object | None, *fields: str) -> Any:

@@ -19,6 +19,8 @@ class Resource:
     api_version: str
     plural: str
     namespaced: bool
+    label_selector: str = ""
+    """Lists and watches see only objects with these labels; empty for all."""
 
     @property
     def root(self) -> str:
@@ -86,6 +88,33 @@ def content_name(uid: str) -> str:
     return f"snapcontent-{uid}"
 
 
-def snapshot_name(uid: str) -> str:
-    """The CSI name of a snapshot."""
-    return f"snapshot-{uid}"
+METADATA_PARAMETERS = ("volumesnapshot/name", "volumesnapshot/namespace", "volumesnapshotcontent/name")
+"""What `extra_metadata` adds to the parameters of a create, after the prefix."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Naming:
+    """How snapshots are called on the backend, and whether a plugin is told where they come from.
+
+    A cluster must keep its naming: a create that is repeated after a crash finds its snapshot by the name.
+    """
+
+    prefix: str = "snapshot"
+    uuid_length: int = -1
+    """How much of the uid, without its dashes, goes into a name; -1 for all of it as it stands."""
+    extra_metadata: bool = False
+
+    def snapshot_name(self, uid: str) -> str:
+        """The CSI name of a snapshot.
+
+        >>> Naming("shot", 6).snapshot_name("6f1c-77aa-01")
+        'shot-6f1c77'
+        """
+        return f"{self.prefix}-{uid if self.uuid_length < 0 else uid.replace('-', '')[: self.uuid_length]}"
+
+    def metadata(self, namespace: str, snapshot: str, content: str) -> dict[str, str]:
+        """The further parameters of a create; empty unless they are wanted."""
+        if not self.extra_metadata:
+            return {}
+        values = (snapshot, namespace, content)
+        return {f"{PARAMETER_PREFIX}{key}": value for key, value in zip(METADATA_PARAMETERS, values, strict=True)}

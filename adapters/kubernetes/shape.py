@@ -200,6 +200,8 @@ def with_status(content: Object, record: Record, now: float) -> Object | None:
             status.pop("error", None)
     if record.cut_at_ns is not None:
         status["creationTime"] = record.cut_at_ns
+    elif record.handle and record.failure is None and "creationTime" not in status:
+        status["creationTime"] = int(now * 1e9)  # The plugin does not say when; it is there now.
     if record.size_bytes and record.size_bytes > 0:
         status["restoreSize"] = record.size_bytes
     if record.failure is not None:
@@ -229,7 +231,7 @@ def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
     return Record(
         driver=spec["driver"],
         source=source,
-        snapshot_name=note.snapshot_name if note else names.snapshot_name(facts.uid),
+        snapshot_name=note.snapshot_name if note else facts.naming.snapshot_name(facts.uid),
         policy=translate.policy_of(spec),
         secrets=dataclasses.replace(secrets, inspect=inspect or secrets.inspect),
         note=note,
@@ -307,14 +309,17 @@ def _note_of(facts: Facts, content: Object) -> Note | None:
             secret=secret,
             writer=str(intent.get("writer") or ""),
         )
-    if not volume or names.BEING_CREATED not in (content["metadata"].get("annotations") or {}):
+    status = content.get("status") or {}
+    unfinished = status.get("snapshotHandle") and not status.get("readyToUse")
+    if not volume or not (unfinished or names.BEING_CREATED in (content["metadata"].get("annotations") or {})):
         return None
     try:
         parameters = templates.driver_parameters((facts.klass or {}).get("parameters") or {})
     except templates.TemplateError:
         parameters = {}
+    parameters |= translate.metadata_parameters(facts, content["metadata"]["name"])
     return Note(
-        snapshot_name=names.snapshot_name(facts.uid),
+        snapshot_name=facts.naming.snapshot_name(facts.uid),
         volume_handle=volume,
         parameters=parameters,
         secret=translate.annotated_secrets(content).create,

@@ -62,7 +62,7 @@ def request(cluster: str, facts: Facts) -> SnapshotRequest:
         name=metadata["name"],
         driver=cut.driver,
         source=cut.source,
-        snapshot_name=names.snapshot_name(facts.uid),
+        snapshot_name=facts.naming.snapshot_name(facts.uid),
         policy=cut.policy,
         parameters=cut.parameters,
         secrets=cut.secrets,
@@ -119,7 +119,7 @@ def _gone(cluster: str, facts: Facts) -> SnapshotRequest:
         name=str(reference.get("name") or content["metadata"]["name"]),
         driver=cut.driver,
         source=cut.source,
-        snapshot_name=names.snapshot_name(facts.uid),
+        snapshot_name=facts.naming.snapshot_name(facts.uid),
         policy=cut.policy,
         parameters=cut.parameters,
         secrets=cut.secrets,
@@ -159,7 +159,7 @@ def _from_content(facts: Facts, content: Object) -> _Cut:
     try:
         if facts.klass is not None:
             given = facts.klass.get("parameters") or {}
-            parameters = templates.driver_parameters(given)
+            parameters = templates.driver_parameters(given) | metadata_parameters(facts, content["metadata"]["name"])
             from_class = templates.secrets(given, _template_names(content))
             secrets = dataclasses.replace(from_class, delete=secrets.delete)
         elif facts.class_name:
@@ -225,7 +225,7 @@ def _to_make(facts: Facts) -> _Cut:
     given = klass.get("parameters") or {}
     own = templates.Names(names.content_name(facts.uid), metadata["namespace"], metadata["name"])
     try:
-        parameters = templates.driver_parameters(given)
+        parameters = templates.driver_parameters(given) | metadata_parameters(facts, own.content)
     except templates.TemplateError as error:
         raise _creation_failed(str(error)) from error
     return _Cut(
@@ -235,6 +235,13 @@ def _to_make(facts: Facts) -> _Cut:
         parameters,
         _class_secrets(klass, own),
     )
+
+
+def metadata_parameters(facts: Facts, content_name: str) -> dict[str, str]:
+    """What a plugin is told beside the class's parameters, where the naming wants it."""
+    reference = facts.snapshot["metadata"] if facts.snapshot else path(facts.content, "spec", "volumeSnapshotRef")
+    given = reference or {}
+    return facts.naming.metadata(str(given.get("namespace") or ""), str(given.get("name") or ""), content_name)
 
 
 def _volume(facts: Facts, code: str, prefix: str) -> Object:

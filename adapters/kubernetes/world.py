@@ -29,8 +29,9 @@ STATIC = "content:"
 class World:
     """Everything the cluster told us. All look-ups return copies."""
 
-    def __init__(self, *, nodes: bool = False) -> None:
+    def __init__(self, naming: names.Naming | None = None, *, nodes: bool = False) -> None:
         """`nodes`: also know the cluster's nodes."""
+        self.naming = naming or names.Naming()
         self.snapshots = Cache(
             trim.whole,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
@@ -66,11 +67,11 @@ class World:
             content = self.contents.get("", uid.removeprefix(STATIC))
             if content is None or snapshot_of_reference(content):
                 return None  # Bound meanwhile: its VolumeSnapshot's key speaks for it.
-            return Facts(uid=uid, content=content, klass=self.class_of(content))
+            return self._lone(uid, content)
         snapshot = self.snapshots.by_uid(uid)
         if snapshot is None:
             content = self.orphan_content(uid)
-            return None if content is None else Facts(uid=uid, content=content, klass=self.class_of(content))
+            return None if content is None else self._lone(uid, content)
         content = self.content_of(snapshot)
         claim, volume = self._source(snapshot)
         class_name = path(snapshot, "spec", "volumeSnapshotClassName") or ""
@@ -88,7 +89,12 @@ class World:
             klass=self.classes.get("", class_name) if class_name else None,
             defaults=tuple(self.classes.find("default", driver)) if driver and not class_name else (),
             restoring=self.restoring(metadata["namespace"], metadata["name"]),
+            naming=self.naming,
         )
+
+    def _lone(self, uid: str, content: Object) -> Facts:
+        """The facts of a content without a VolumeSnapshot."""
+        return Facts(uid=uid, content=content, klass=self.class_of(content), naming=self.naming)
 
     def content_of(self, snapshot: Object) -> Object | None:
         """The content that this VolumeSnapshot names or would name; whether it points back is another question."""

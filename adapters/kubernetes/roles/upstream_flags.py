@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.names import Naming
 from adapters.kubernetes.settings import Settings
+from bridge.model.failure import InvalidError
 
 LOGGING = (
     Flag("v", Kind.WHOLE, 2, "Log verbosity; 5 and more logs every plugin call"),
@@ -59,6 +61,32 @@ HTTP = (
     Flag("http-endpoint", Kind.TEXT, "", "HOST:PORT or :PORT for metrics and health; empty for none"),
     Flag("metrics-path", Kind.TEXT, "/metrics", "Path of the metrics"),
 )
+NAMING = (
+    Flag("snapshot-name-prefix", Kind.TEXT, "snapshot", "What the names of snapshots on the backend begin with"),
+    Flag("snapshot-name-uuid-length", Kind.WHOLE, -1, "How much of the uid is in a name, without dashes; -1 for all"),
+    Flag("extra-create-metadata", Kind.TRUTH, False, "Tell the driver the names of a new snapshot's objects"),
+)
+_MOST_UUID = 32
+_MOST_NAME_BYTES = 128
+
+
+def naming(given: Given) -> Naming:
+    """How snapshots are named on the backend, from NAMING. InvalidError names a bad flag."""
+    return Naming(*_name(given, "snapshot"), extra_metadata=given.truth("extra-create-metadata"))
+
+
+def _name(given: Given, kind: str) -> tuple[str, int]:
+    prefix, length = given.text(f"{kind}-name-prefix"), given.whole(f"{kind}-name-uuid-length")
+    if not prefix or len(prefix.encode()) > _MOST_NAME_BYTES - 37:
+        hint = f"Give 1 to {_MOST_NAME_BYTES - 37} bytes"
+        raise InvalidError(f"{prefix[:40]!r} is no prefix", field=f"--{kind}-name-prefix", hint=hint)
+    if length != -1 and not 1 <= length <= _MOST_UUID:
+        raise InvalidError(
+            f"{length} digits of a uid cannot tell snapshots apart",
+            field=f"--{kind}-name-uuid-length",
+            hint=f"Give -1 for the whole uid, or 1 to {_MOST_UUID}",
+        )
+    return prefix, length
 
 
 def settings(given: Given, **more: object) -> Settings:

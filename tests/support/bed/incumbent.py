@@ -28,6 +28,11 @@ class Incumbent:
         return self.controller.rss_bytes() + self.sidecar.rss_bytes()
 
 
+def controller(identity: access.Access, flags: Sequence[str] = ()) -> process.Process:
+    """Upstream's cluster half alone, not started yet: for a driver half of ours beside it."""
+    return _process(identity, "snapshot-controller", flags)
+
+
 def sidecar(identity: access.Access, csi_socket: Path, flags: Sequence[str] = ()) -> process.Process:
     """Upstream's driver half alone, not started yet: beside a cluster half of ours."""
     return _process(identity, "csi-snapshotter", [f"--csi-address={csi_socket}", *flags])
