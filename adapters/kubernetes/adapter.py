@@ -56,7 +56,7 @@ class Cluster:
     ) -> None:
         self.cluster = cluster
         self.client = client
-        self.world = World()
+        self.world = World(settings.naming)
         self.ownership = Ownership(
             self.client,
             clock,

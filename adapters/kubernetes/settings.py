@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import pydantic
 
+from adapters.kubernetes.names import Naming
+
+MOST_PREFIX = 91
+"""Bytes of a name's prefix: a CSI name has at most 128, a uid with its dash 37."""
+MOST_UUID = 32
+
 
 class Settings(pydantic.BaseModel):
     """How to reach the cluster, and for which drivers this process may act."""
@@ -34,6 +40,13 @@ class Settings(pydantic.BaseModel):
     foreign_quiet_seconds: float = pydantic.Field(default=300.0, ge=0, le=86400)
     """For how long a driver is left alone after another controller was seen to create a snapshot for it."""
 
+    snapshot_name_prefix: str = pydantic.Field(default="snapshot", min_length=1, max_length=MOST_PREFIX)
+    """What the names of snapshots on the backend begin with. A cluster must keep it."""
+    snapshot_name_uuid_length: int = pydantic.Field(default=-1, ge=-1, le=MOST_UUID)
+    """How much of a uid, without its dashes, goes into such a name; -1 for all of it as it stands."""
+    extra_create_metadata: bool = False
+    """Tell the driver the names of a new snapshot's objects, as parameters of the create."""
+
     leader_election: bool = False
     """Act only while the leases that upstream uses are ours. Needed for more than one replica."""
     lease_namespace: str = ""
@@ -46,6 +59,18 @@ class Settings(pydantic.BaseModel):
     """We stop acting when no renewal of ours has succeeded for so long."""
     retry_seconds: float = pydantic.Field(default=2.0, gt=0, le=3600)
     """How often to renew, or to look whether the lease is free."""
+
+    @property
+    def naming(self) -> Naming:
+        """How snapshots are named on the backend."""
+        return Naming(self.snapshot_name_prefix, self.snapshot_name_uuid_length, self.extra_create_metadata)
+
+    @pydantic.field_validator("snapshot_name_uuid_length")
+    @classmethod
+    def _tells_apart(cls, length: int) -> int:
+        if length == 0:
+            raise ValueError("0 digits of a uid cannot tell snapshots apart; give -1 for the whole uid")
+        return length
 
     @pydantic.model_validator(mode="after")
     def _lease_times(self) -> Settings:

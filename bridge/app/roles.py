@@ -224,10 +224,14 @@ def _lane(joined: Joined) -> Lane:
 
 
 def _registry_settings(plan: RolePlan) -> RegistrySettings:
-    if plan.call_timeout_seconds is None:
-        return RegistrySettings()
-    deadlines = Deadlines(default_seconds=plan.call_timeout_seconds, by_verb={})
-    return RegistrySettings(calls=CallSettings(deadlines=deadlines))
+    calls = CallSettings()
+    if plan.call_timeout_seconds is not None:
+        calls = CallSettings(deadlines=Deadlines(default_seconds=plan.call_timeout_seconds, by_verb={}))
+    return RegistrySettings(
+        calls=calls,
+        call_retry_first_seconds=plan.retry_first_seconds,
+        call_retry_most_seconds=plan.retry_most_seconds,
+    )
 
 
 async def run(plan: RolePlan, stop: asyncio.Event) -> None:

@@ -61,12 +61,18 @@ class Registry:
 
     def view(self, driver: str) -> PluginView:
         """See the port."""
-        poll = (self._settings.poll_first_seconds, self._settings.poll_most_seconds)
+        own = self._settings
+        paces = (
+            own.poll_first_seconds,
+            own.poll_most_seconds,
+            own.call_retry_first_seconds,
+            own.call_retry_most_seconds,
+        )
         member = self._best_of(driver)
         if member is None:
             sentence = f"no controller of driver {driver} is known: check the plugins in the config"
-            return PluginView(driver, False, False, frozenset(), sentence, *poll)
-        return PluginView(driver, True, member.healthy, member.capabilities, member.sentence, *poll)
+            return PluginView(driver, False, False, frozenset(), sentence, *paces)
+        return PluginView(driver, True, member.healthy, member.capabilities, member.sentence, *paces)
 
     def controller(self, driver: str) -> PluginCalls | None:
         """See the port. The same one for as long as it is healthy and none that ranks before it appears."""

@@ -71,4 +71,7 @@ class RegistrySettings:
     """How often a socket file is looked at, to see whether another plugin took its place."""
     poll_first_seconds: float = 0.25
     poll_most_seconds: float = 10.0
+    call_retry_first_seconds: float = 1.0
+    """The pause after one failed call for a snapshot; it doubles with each further one."""
+    call_retry_most_seconds: float = 300.0
     most_message_bytes: int = 64 << 20

@@ -10,15 +10,17 @@ UNKNOWN_PLUGIN_SECONDS = 5.0
 IN_USE_SECONDS = 10.0
 
 
-def retry_delay(failures: int) -> float:
+def retry_delay(
+    failures: int, first_seconds: float = RETRY_FIRST_SECONDS, most_seconds: float = RETRY_MOST_SECONDS
+) -> float:
     """Seconds to wait after so many failures in a row: 1, 2, 4 … 300 (as client-go's per-item limiter).
 
-    >>> [retry_delay(n) for n in (0, 1, 2, 3, 99)]
-    [0.0, 1.0, 2.0, 4.0, 300.0]
+    >>> [retry_delay(n) for n in (0, 1, 2, 3, 99)], retry_delay(3, 0.5, 60.0)
+    ([0.0, 1.0, 2.0, 4.0, 300.0], 2.0)
     """
     if failures <= 0:
         return 0.0
-    return min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), RETRY_MOST_SECONDS)
+    return min(first_seconds * 2.0 ** min(failures - 1, 30), most_seconds)
 
 
 def poll_delay(polls: int, first_seconds: float, most_seconds: float) -> float:

@@ -39,7 +39,7 @@ def plugin(view: PluginView, needed: Capability, what: str) -> act.Action | None
 
 def is_early(record: Tried, view: PluginView, now: float) -> bool:
     """Whether a back-off is not over. One that is longer than any was written by a clock that was set back since."""
-    longest = max(backoff.RETRY_MOST_SECONDS, view.poll_most_seconds)
+    longest = max(view.retry_most_seconds, view.poll_most_seconds)
     return now < record.retry_at <= now + longest
 
 

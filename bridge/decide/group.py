@@ -243,9 +243,8 @@ def _another_group(record: GroupRecord, cut: CutGroup) -> Failure | None:
 
 def _fold_failure(seen: Observed, record: GroupRecord, step: gact.Call, failure: Failure, now: float) -> GroupRecord:
     failures = record.failures + 1
-    after = dataclasses.replace(
-        record, failure=failure, failures=failures, retry_at=now + backoff.retry_delay(failures)
-    )
+    delay = backoff.retry_delay(failures, seen.plugin.retry_first_seconds, seen.plugin.retry_most_seconds)
+    after = dataclasses.replace(record, failure=failure, failures=failures, retry_at=now + delay)
     if not isinstance(step, gact.CreateGroup) or not record.note_open or record.note is None:
         return after
     ours = bool(seen.writer) and record.note.writer == seen.writer  # a key in doubt has no writer

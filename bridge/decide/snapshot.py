@@ -218,9 +218,8 @@ def _another_snapshot(record: Record, cut: CutSnapshot) -> Failure:
 
 def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Failure, now: float) -> Record:
     failures = record.failures + 1
-    after = dataclasses.replace(
-        record, failure=failure, failures=failures, retry_at=now + backoff.retry_delay(failures)
-    )
+    delay = backoff.retry_delay(failures, seen.plugin.retry_first_seconds, seen.plugin.retry_most_seconds)
+    after = dataclasses.replace(record, failure=failure, failures=failures, retry_at=now + delay)
     if not isinstance(step, act.Create) or not record.note_open or record.note is None:
         return after
     ours = bool(seen.writer) and record.note.writer == seen.writer  # a key in doubt has no writer

@@ -72,6 +72,9 @@ class PluginView:
     """Why it is not healthy, or where it is; for people."""
     poll_first_seconds: float = 0.25
     poll_most_seconds: float = 10.0
+    retry_first_seconds: float = 1.0
+    """The pause after one failed call; it doubles with each further one, up to `retry_most_seconds`."""
+    retry_most_seconds: float = 300.0
 
     def can(self, capability: Capability) -> bool:
         """Whether the instance announced this capability."""

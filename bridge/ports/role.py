@@ -74,6 +74,9 @@ class RolePlan:
     metrics_path: str = "/metrics"
     call_timeout_seconds: float | None = None
     """The deadline of every plugin call; None for the usual ones."""
+    retry_first_seconds: float = 1.0
+    """The pause after one failed plugin call for a snapshot; it doubles, up to `retry_most_seconds`."""
+    retry_most_seconds: float = 300.0
     log_level: str = "info"
     shutdown_seconds: float = 10.0
 

@@ -17,6 +17,7 @@ FLAGS = (
     *upstream.HTTP,
     *upstream.LOGGING,
     *upstream.VERSION,
+    *upstream.NAMING,
     Flag("csi-address", Kind.TEXTS, (), "The CSI socket of a driver; repeat it for several"),
     Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
 )
@@ -24,7 +25,7 @@ FLAGS = (
 
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
-    settings = upstream.settings(given)
+    settings = upstream.settings(given, **upstream.naming(given))
     sockets = given.texts("csi-address") or ("/run/csi/socket",)
 
     async def start(lent: RoleSurroundings) -> Role:
@@ -46,5 +47,7 @@ def plan(given: Given) -> RolePlan:
         http_address=given.text("http-endpoint"),
         metrics_path=given.text("metrics-path"),
         call_timeout_seconds=given.number("timeout"),
+        retry_first_seconds=given.number("retry-interval-start"),
+        retry_most_seconds=given.number("retry-interval-max"),
         log_level=upstream.log_level(given),
     )

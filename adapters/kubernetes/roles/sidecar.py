@@ -11,6 +11,7 @@ from adapters.kubernetes.client import Client
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.pacer import pacer
+from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
 from adapters.kubernetes.sidecar.half import DriverHalf, Ways
 from bridge.model.failure import InvalidError
@@ -32,6 +33,7 @@ FLAGS = (
     *upstream.LOGGING,
     *upstream.VERSION,
     *upstream.NAMING,
+    *gates.FLAGS,
     Flag("csi-address", Kind.TEXT, "/run/csi/socket", "The CSI socket of the driver"),
     Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
     Flag("groupsnapshot-name-prefix", Kind.TEXT, "groupsnapshot", "What the names of group snapshots begin with"),
@@ -42,9 +44,10 @@ FLAGS = (
 
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
-    settings = upstream.settings(given)
+    settings = upstream.settings(given, **upstream.naming(given))
+    upstream.name_parts(given, "groupsnapshot")
+    gates.read(given)
     node = _node(given)
-    naming = upstream.naming(given)
     socket = given.text("csi-address")
 
     async def start(lent: RoleSurroundings) -> Role:
@@ -56,7 +59,7 @@ def plan(given: Given) -> RolePlan:
             timeout_seconds=settings.request_timeout_seconds,
             pacer=pacer(settings.api_qps, settings.api_burst),
         )
-        half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=Ways(naming, node))
+        half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=Ways(settings.naming, node))
         if settings.leader_election:
             half.elect(await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,)))
         joined = Joined(half, resolvers={"k8s": half.secrets}, problems=half.problems, fence=half.fence)
@@ -74,6 +77,8 @@ def plan(given: Given) -> RolePlan:
         http_address=given.text("http-endpoint"),
         metrics_path=given.text("metrics-path"),
         call_timeout_seconds=given.number("timeout"),
+        retry_first_seconds=given.number("retry-interval-start"),
+        retry_most_seconds=given.number("retry-interval-max"),
         log_level=upstream.log_level(given),
     )
 

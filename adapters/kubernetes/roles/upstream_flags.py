@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from adapters.kubernetes.flags import Flag, Given, Kind
-from adapters.kubernetes.names import Naming
-from adapters.kubernetes.settings import Settings
+from adapters.kubernetes.settings import MOST_PREFIX, MOST_UUID, Settings
 from bridge.model.failure import InvalidError
 
 LOGGING = (
@@ -66,25 +65,29 @@ NAMING = (
     Flag("snapshot-name-uuid-length", Kind.WHOLE, -1, "How much of the uid is in a name, without dashes; -1 for all"),
     Flag("extra-create-metadata", Kind.TRUTH, False, "Tell the driver the names of a new snapshot's objects"),
 )
-_MOST_UUID = 32
-_MOST_NAME_BYTES = 128
 
 
-def naming(given: Given) -> Naming:
-    """How snapshots are named on the backend, from NAMING. InvalidError names a bad flag."""
-    return Naming(*_name(given, "snapshot"), extra_metadata=given.truth("extra-create-metadata"))
+def naming(given: Given) -> dict[str, object]:
+    """The fields of the settings from NAMING. InvalidError names a bad flag."""
+    prefix, length = name_parts(given, "snapshot")
+    return {
+        "snapshot_name_prefix": prefix,
+        "snapshot_name_uuid_length": length,
+        "extra_create_metadata": given.truth("extra-create-metadata"),
+    }
 
 
-def _name(given: Given, kind: str) -> tuple[str, int]:
+def name_parts(given: Given, kind: str) -> tuple[str, int]:
+    """Prefix and length of the uid in the names of snapshots or of groups. InvalidError names a bad flag."""
     prefix, length = given.text(f"{kind}-name-prefix"), given.whole(f"{kind}-name-uuid-length")
-    if not prefix or len(prefix.encode()) > _MOST_NAME_BYTES - 37:
-        hint = f"Give 1 to {_MOST_NAME_BYTES - 37} bytes"
+    if not prefix or len(prefix.encode()) > MOST_PREFIX:
+        hint = f"Give 1 to {MOST_PREFIX} bytes"
         raise InvalidError(f"{prefix[:40]!r} is no prefix", field=f"--{kind}-name-prefix", hint=hint)
-    if length != -1 and not 1 <= length <= _MOST_UUID:
+    if length != -1 and not 1 <= length <= MOST_UUID:
         raise InvalidError(
             f"{length} digits of a uid cannot tell snapshots apart",
             field=f"--{kind}-name-uuid-length",
-            hint=f"Give -1 for the whole uid, or 1 to {_MOST_UUID}",
+            hint=f"Give -1 for the whole uid, or 1 to {MOST_UUID}",
         )
     return prefix, length
 

@@ -194,6 +194,23 @@ def test_a_refusal_closes_only_a_note_that_is_wholly_ours(
     assert record.retry_at == NOW + 1
 
 
+def test_the_pauses_after_failures_are_the_plugins() -> None:
+    state = seen("present open")
+    assert state.record is not None
+    plugin = dataclasses.replace(state.plugin, retry_first_seconds=0.5, retry_most_seconds=1.5)
+    pauses = []
+    for failures in range(4):
+        failed = dataclasses.replace(state.record, failures=failures)
+        record = snapshot.fold(
+            dataclasses.replace(state, record=failed, plugin=plugin), act.Create(NOTE), Failed(UNSURE), NOW
+        )
+        pauses.append(record.retry_at - NOW)
+    assert pauses == [0.5, 1.0, 1.5, 1.5]
+    longer = dataclasses.replace(state.record, retry_at=NOW + 400.0)
+    patient = dataclasses.replace(plugin, retry_most_seconds=900.0)
+    assert isinstance(snapshot.decide(dataclasses.replace(state, record=longer, plugin=patient), NOW), act.Wait)
+
+
 def test_a_note_that_was_written_in_doubt_is_closed_by_no_refusal() -> None:
     state = dataclasses.replace(seen("present open"), writer="")
     assert state.record is not None

@@ -144,3 +144,17 @@ def test_managed_fields_are_not_kept() -> None:
     kept = trim.whole(o.snapshot(metadata__managedFields=[{"manager": "x"}]))
     assert "managedFields" not in kept["metadata"]
     assert kept["spec"] == o.snapshot()["spec"]
+
+
+def test_what_is_not_wanted_is_not_kept_and_may_come_back() -> None:
+    known = Cache(trim.whole, keep=lambda item: item.get("driver") == "mine")
+    heard: list[tuple[bool, bool]] = []
+    known.listen(lambda before, after: heard.append((before is not None, after is not None)))
+    metadata = {"name": "a", "uid": "u1"}
+    steps = [("others", "1"), ("mine", "2"), ("others", "3"), ("mine", "4")]
+    kept = []
+    for driver, version in steps:
+        known.fold({"metadata": {**metadata, "resourceVersion": version}, "driver": driver})
+        kept.append(len(known))
+    assert kept == [0, 1, 0, 1]
+    assert heard == [(False, True), (True, False), (False, True)]
