@@ -46,6 +46,12 @@ SECRETS = Resource("Secret", "v1", "secrets", True)
 EVENTS = Resource("Event", "v1", "events", True)
 NODES = Resource("Node", "v1", "nodes", False)
 PODS = Resource("Pod", "v1", "pods", True)
+STORAGE_CLASSES = Resource("StorageClass", "storage.k8s.io/v1", "storageclasses", False)
+ATTRIBUTES_CLASSES = Resource("VolumeAttributesClass", "storage.k8s.io/v1", "volumeattributesclasses", False)
+CSI_NODES = Resource("CSINode", "storage.k8s.io/v1", "csinodes", False)
+NODES = Resource("Node", "v1", "nodes", False)
+ATTACHMENTS = Resource("VolumeAttachment", "storage.k8s.io/v1", "volumeattachments", False)
+GRANTS = Resource("ReferenceGrant", "gateway.networking.k8s.io/v1beta1", "referencegrants", True)
 LEASES = Resource("Lease", "coordination.k8s.io/v1", "leases", True)
 
 _SNAPSHOT = "snapshot.storage.kubernetes.io"
@@ -71,12 +77,32 @@ ABANDON = f"{DOMAIN}/abandon"
 """"true" on a VolumeSnapshot: its owner lets it go though a create under way cannot be settled."""
 ASKED_BY = f"{DOMAIN}/asked-by"
 WHY = f"{DOMAIN}/why"
+PROVISIONING = f"{DOMAIN}/provisioning"
+"""Finalizer of a claim: a volume for it may exist that no PersistentVolume tells of."""
+PLACES = f"{DOMAIN}/provision-places"
+"""Beside that finalizer: the places that the first CreateVolume named, so that every repeat names the same."""
 REGISTERED = f"{DOMAIN}/registered-as"
 """On a PersistentVolume and its claim: made by `register`, for this claim and handle."""
 
 PARAMETER_PREFIX = "csi.storage.k8s.io/"
 SECRET_PARAMETERS = ("snapshotter-secret", "snapshotter-list-secret")
 GROUP_SECRET_PARAMETERS = ("group-snapshotter-secret", "group-snapshotter-get-secret")
+
+STORAGE_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+STORAGE_PROVISIONER_BETA = "volume.beta.kubernetes.io/storage-provisioner"
+CLASS_BETA = "volume.beta.kubernetes.io/storage-class"
+MIGRATED_TO = "pv.kubernetes.io/migrated-to"
+PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+VOLUME_DELETION_SECRET_NAME = "volume.kubernetes.io/provisioner-deletion-secret-name"
+VOLUME_DELETION_SECRET_NAMESPACE = "volume.kubernetes.io/provisioner-deletion-secret-namespace"
+VOLUME_MODIFY_SECRET_NAME = "volume.kubernetes.io/controller-modify-secret-name"
+VOLUME_MODIFY_SECRET_NAMESPACE = "volume.kubernetes.io/controller-modify-secret-namespace"
+VOLUME_FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
+CLONE_FINALIZER = "provisioner.storage.kubernetes.io/cloning-protection"
+RESTORE_FINALIZER = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection"
+ALLOW_MODE_CHANGE = f"{_SNAPSHOT}/allow-volume-mode-change"
+PROVISIONER_IDENTITY = "storage.kubernetes.io/csiProvisionerIdentity"
 
 SIDECAR_LEASE = "external-snapshotter-leader-"
 CONTROLLER_LEASE = "snapshot-controller-leader"

@@ -68,9 +68,17 @@ def _reference(parameters: Mapping[str, str], prefix: str, given: Names) -> Secr
     if given.namespace:
         place["volumesnapshot.namespace"] = given.namespace
     person = {**place, "volumesnapshot.name": given.snapshot} if given.snapshot else place
-    into = _checked(namespace, _expand(namespace, place), _LABEL, 63, "namespace")
-    called = _checked(name, _expand(name, person), _SUBDOMAIN, 253, "secret")
-    return SecretRef("k8s", f"{into}/{called}")
+    return SecretRef("k8s", f"{namespace_of(namespace, place)}/{secret_name_of(name, person)}")
+
+
+def namespace_of(template: str, values: Mapping[str, str]) -> str:
+    """The namespace that a template names. TemplateError when it is none."""
+    return _checked(template, _expand(template, values), _LABEL, 63, "namespace")
+
+
+def secret_name_of(template: str, values: Mapping[str, str]) -> str:
+    """The Secret's name that a template gives. TemplateError when it is none."""
+    return _checked(template, _expand(template, values), _SUBDOMAIN, 253, "secret")
 
 
 def _expand(template: str, values: Mapping[str, str]) -> str:

@@ -178,6 +178,9 @@ class ApiCalls:
         """
         namespace = self._client.settings.made_namespace
 
+        if new.requisite or new.preferred or new.mutable_parameters:
+            return _NO_PLACES
+
         async def call() -> Outcome[MadeVolume]:
             await self._client.get(f"/v1/namespace/{part(namespace)}")
             row = wire.new_volume(new, self._plugin_id, namespace, secrets)
@@ -305,6 +308,11 @@ def _unsure(code: str, message: str) -> Failed:
     return Failed(Failure(FailureKind.UNSURE, code, message))
 
 
+_NO_PLACES = _refused(
+    "UNIMPLEMENTED",
+    "topology and mutable parameters of a new volume do not go through Nomad's API",
+    "reach the plugin by its socket (route: socket)",
+)
 _NO_GROUPS = _refused(
     "UNIMPLEMENTED", "Nomad's API has no group snapshots", "reach the plugin by its socket (route: socket)"
 )

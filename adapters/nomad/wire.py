@@ -137,8 +137,10 @@ def new_volume(new: NewVolume, plugin_id: str, namespace: str, secrets: Mapping[
         "Parameters": dict(new.parameters),
         "Secrets": dict(secrets),
     }
-    if new.fs_type:
+    if new.fs_type or new.mount_flags:
         row["MountOptions"] = {"FSType": new.fs_type}
+    if new.mount_flags:
+        row["MountOptions"]["MountFlags"] = list(new.mount_flags)
     match new.content:
         case HandleSource(handle):
             row["SnapshotID"] = handle

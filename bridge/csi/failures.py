@@ -99,6 +99,7 @@ TABLE: Mapping[str, Mapping[str, Row]] = {
 
 BAD_RESPONSE = "BAD_RESPONSE"
 WRONG_SOURCE = "WRONG_SOURCE"
+WRONG_SIZE = "WRONG_SIZE"
 
 
 def from_status(verb: str, code: str, message: str, *, sent: bool = True, secrets: Iterable[str] = ()) -> Failure:
@@ -128,6 +129,7 @@ def unsupported(driver: str, capability: str) -> Failure:
     )
 
 
-def bad_response(verb: str, complaint: str, *, code: str = BAD_RESPONSE) -> Failure:
+def bad_response(verb: str, complaint: str, *, code: str = BAD_RESPONSE, leftover: str = "") -> Failure:
     """An answer that breaks the specification: what was asked may have been done all the same."""
-    return Failure(UNSURE, code, f"the plugin's answer to {verb} is wrong: {complaint}", "Report it to the vendor")
+    text = f"the plugin's answer to {verb} is wrong: {complaint}"
+    return Failure(UNSURE, code, text, "Report it to the vendor", leftover)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from bridge.csi import failures, limits
@@ -17,15 +17,19 @@ _MODES: Mapping[AccessMode, pb.VolumeCapability.AccessMode.Mode.ValueType] = {
     AccessMode.MULTI_NODE_READER_ONLY: pb.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
     AccessMode.MULTI_NODE_SINGLE_WRITER: pb.VolumeCapability.AccessMode.MULTI_NODE_SINGLE_WRITER,
     AccessMode.MULTI_NODE_MULTI_WRITER: pb.VolumeCapability.AccessMode.MULTI_NODE_MULTI_WRITER,
+    AccessMode.SINGLE_NODE_SINGLE_WRITER: pb.VolumeCapability.AccessMode.SINGLE_NODE_SINGLE_WRITER,
+    AccessMode.SINGLE_NODE_MULTI_WRITER: pb.VolumeCapability.AccessMode.SINGLE_NODE_MULTI_WRITER,
 }
 
 
-def capability(mode: VolumeMode, access: AccessMode, fs_type: str = "") -> pb.VolumeCapability:
+def capability(
+    mode: VolumeMode, access: AccessMode, fs_type: str = "", mount_flags: Sequence[str] = ()
+) -> pb.VolumeCapability:
     """How one volume is to be used, in CSI's words."""
     access_mode = pb.VolumeCapability.AccessMode(mode=_MODES[access])
     if mode is VolumeMode.BLOCK:
         return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=access_mode)
-    mount = pb.VolumeCapability.MountVolume(fs_type=fs_type)
+    mount = pb.VolumeCapability.MountVolume(fs_type=fs_type, mount_flags=mount_flags)
     return pb.VolumeCapability(mount=mount, access_mode=access_mode)
 
 
@@ -36,13 +40,22 @@ def create_request(new: NewVolume, secrets: Mapping[str, str]) -> pb.CreateVolum
         return failures.invalid(complaint)
     request = pb.CreateVolumeRequest(
         name=new.name,
-        volume_capabilities=[capability(new.mode, access, new.fs_type) for access in new.access_modes],
+        volume_capabilities=[
+            capability(new.mode, access, new.fs_type, new.mount_flags) for access in new.access_modes
+        ],
         parameters=dict(new.parameters),
+        mutable_parameters=dict(new.mutable_parameters),
         secrets=dict(secrets),
     )
     if new.required_bytes or new.limit_bytes:
         request.capacity_range.required_bytes = new.required_bytes
         request.capacity_range.limit_bytes = new.limit_bytes
+    for places, field in (
+        (new.requisite, request.accessibility_requirements.requisite),
+        (new.preferred, request.accessibility_requirements.preferred),
+    ):
+        for segments in places:
+            field.add(segments=dict(segments))
     match new.content:
         case None:
             pass
@@ -64,12 +77,13 @@ def made_of(volume: pb.Volume, new: NewVolume, *, most_handle_bytes: int) -> Mad
     size = volume.capacity_bytes
     if size < 0 or (size and size < new.required_bytes) or (new.limit_bytes and size > new.limit_bytes):
         text = f"capacity_bytes is {size}, asked were {new.required_bytes} to {new.limit_bytes or 'any'}"
-        return failures.bad_response(verb, text, code="WRONG_SIZE")
+        return failures.bad_response(verb, text, code=failures.WRONG_SIZE, leftover=volume.volume_id)
     content = _content_of(volume)
     if content != new.content:
         text = f"its content source is {content}, asked was {new.content}: the volume may be empty"
-        return failures.bad_response(verb, text, code=failures.WRONG_SOURCE)
-    return MadeVolume(volume.volume_id, size, dict(volume.volume_context), content)
+        return failures.bad_response(verb, text, code=failures.WRONG_SOURCE, leftover=volume.volume_id)
+    accessible = tuple(dict(place.segments) for place in volume.accessible_topology if place.segments)
+    return MadeVolume(volume.volume_id, size, dict(volume.volume_context), content, accessible)
 
 
 def _complaint(new: NewVolume) -> str:

@@ -23,6 +23,8 @@ class Failure:
     code: str
     message: str
     hint: str = ""
+    leftover: str = ""
+    """The handle of what the call made all the same, where that is not what was asked."""
 
     def __str__(self) -> str:
         text = f"{self.message} ({self.code})" if self.code else self.message

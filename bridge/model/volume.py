@@ -25,6 +25,12 @@ class AccessMode(enum.Enum):
     MULTI_NODE_READER_ONLY = "MULTI_NODE_READER_ONLY"
     MULTI_NODE_SINGLE_WRITER = "MULTI_NODE_SINGLE_WRITER"
     MULTI_NODE_MULTI_WRITER = "MULTI_NODE_MULTI_WRITER"
+    SINGLE_NODE_SINGLE_WRITER = "SINGLE_NODE_SINGLE_WRITER"
+    SINGLE_NODE_MULTI_WRITER = "SINGLE_NODE_MULTI_WRITER"
+
+
+Segments = Mapping[str, str]
+"""One place of a storage system, as labels: {"zone": "a", "rack": "7"}."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +67,12 @@ class NewVolume:
     fs_type: str = ""
     parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secret: SecretRef = NO_SECRET
+    mount_flags: tuple[str, ...] = ()
+    mutable_parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    requisite: tuple[Segments, ...] = ()
+    """It must be reachable from one of these places; empty leaves it to the plugin."""
+    preferred: tuple[Segments, ...] = ()
+    """The same places in the order of preference."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,3 +83,5 @@ class MadeVolume:
     capacity_bytes: int
     context: Mapping[str, str] = dataclasses.field(default_factory=dict)
     content: VolumeSource | HandleSource | None = None
+    accessible: tuple[Segments, ...] = ()
+    """The places that it can be used from; empty: everywhere."""
