@@ -210,6 +210,10 @@ class Election:
             self._candidates[""] = self._candidate("")
         self._news = asyncio.Event()
 
+    def lease(self, driver: str) -> str:
+        """The name of a driver's lease; of the cluster's for no driver."""
+        return lease_name(driver)
+
     def why_not(self, driver: str) -> str:
         """Why we may not act for this driver at this moment; empty when we may. The empty driver: for the cluster."""
         names_needed = self._needed(driver)
@@ -218,7 +222,7 @@ class Election:
         for name in names_needed:
             candidate = self._candidates.get(name)
             if candidate is None:
-                return f"driver {name}: its lease {lease_name(name)} is not ours yet"
+                return f"driver {name}: its lease {self.lease(name)} is not ours yet"
             if not candidate.holding:
                 who = candidate.leader if candidate.leader not in ("", self.me) else "not known yet"
                 where = f"the lease {self.namespace}/{candidate.name}"
@@ -376,21 +380,26 @@ class Election:
             self._client,
             self._clock,
             namespace=self.namespace,
-            name=lease_name(driver),
+            name=self.lease(driver),
             me=self.me,
             terms=self._terms,
         )
 
 
 async def stand(
-    settings: Settings, clock: Clock, *, scope: decide.Scope, drivers: Callable[[], Iterable[str]] = tuple
+    settings: Settings,
+    clock: Clock,
+    *,
+    scope: decide.Scope,
+    drivers: Callable[[], Iterable[str]] = tuple,
+    kind: type[Election] = Election,
 ) -> Election:
     """An election as the settings want it; `drivers` are asked for again and again. Nothing is sent before `run`.
 
     Its own connections: a busy process must not lose its lease in the queue for one.
     """
     way = await connection.open_connection(settings)
-    return Election(
+    return kind(
         Client(way, timeout_seconds=settings.renew_deadline_seconds),
         clock,
         namespace=namespace(settings.lease_namespace, settings.service_account_dir),

@@ -7,15 +7,15 @@ the next pass sees the world as it is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Protocol
 
 from adapters.kubernetes import names
+from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.names import Resource
 from adapters.kubernetes.problem import ApiError, as_bridge_error
-from adapters.kubernetes.world import World
 from bridge.model import failure
 
 Object = dict[str, Any]
@@ -28,10 +28,17 @@ def always(_driver: str = "") -> AbstractAsyncContextManager[None]:
     return contextlib.nullcontext()
 
 
+class Cached(Protocol):
+    """What keeps the caches into which the answers to our writes are folded."""
+
+    @property
+    def caches(self) -> Mapping[Resource, Cache]: ...
+
+
 class Writer:
     """One cluster's writes."""
 
-    def __init__(self, client: Client, world: World, acting: Acting = always) -> None:
+    def __init__(self, client: Client, world: Cached, acting: Acting = always) -> None:
         self._client = client
         self._acting = acting
         self._caches = world.caches

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_FORM = re.compile(
-    r"([+-]?[0-9]*\.?[0-9]+\.?)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE]))?", re.ASCII
-)
+_FORM = re.compile(r"([+-]?[0-9]*\.?[0-9]+\.?)(?:([eE][+-]?[0-9]{1,2})|([KMGTPE]i|[numkMGTPE]))?", re.ASCII)
 _DECIMAL = {"n": -3, "u": -2, "m": -1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _LONGEST = 64
@@ -32,4 +30,3 @@ def parse_bytes(value: object) -> int:
     elif unit:
         size *= Fraction(1000) ** _DECIMAL[unit]
     return -((-size.numerator) // size.denominator)
-

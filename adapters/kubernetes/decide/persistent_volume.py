@@ -150,6 +150,12 @@ def reclaim(
     return Delete(str(handle))
 
 
+def goes(volume: Object) -> bool:
+    """Whether the volume is to be deleted with this object."""
+    policy = path(volume, "spec", "persistentVolumeReclaimPolicy")
+    return (path(volume, "status", "phase"), policy) == ("Released", "Delete")
+
+
 def is_ours(volume: Object, driver: str) -> bool:
     """Whether this driver's provisioner takes care of a PersistentVolume: it was made by it, or is one of its own."""
     notes: Mapping[str, str] = volume["metadata"].get("annotations") or {}

@@ -102,15 +102,23 @@ def decide(seen: Seen, options: Options) -> Step:
     if isinstance(name, Refusal):
         return Refuse(name.message)
     if seen.volume is not None:
-        if path(seen.volume, "spec", "claimRef", "uid") != claim["metadata"]["uid"]:
-            return Refuse(f"the PersistentVolume {name} exists and is another claim's") if not named else Rest()
-        done = bool(named) or is_deleting(claim)
-        return LetGo() if noted and done else Rest()
+        return _made(seen, noted, name)
     if named == name:
         return LetGo() if noted else Rest()
     if named or is_deleting(claim):
         return _unwanted(seen) if noted else Rest()
     return _wanted(seen, noted, options)
+
+
+def _made(seen: Seen, noted: bool, name: str) -> Step:
+    """A PersistentVolume of the name stands for the volume: it is in charge of its end."""
+    claim = seen.claim
+    named = path(claim, "spec", "volumeName") or ""
+    gone = is_deleting(claim) or named not in ("", name)
+    if path(seen.volume, "spec", "claimRef", "uid") != claim["metadata"]["uid"] and not gone:
+        return Rest() if named else Refuse(f"the PersistentVolume {name} exists and is another claim's")
+    # Not while the controller manager still binds: its writes and this one would only get in each other's way.
+    return LetGo() if noted and (gone or path(claim, "status", "phase") == "Bound") else Rest()
 
 
 def _unwanted(seen: Seen) -> Step:

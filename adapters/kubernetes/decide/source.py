@@ -164,12 +164,12 @@ def _small(claim: Object, snapshot: Object) -> Refusal | None:
     name = snapshot["metadata"]["name"]
     requested = path(claim, "spec", "resources", "requests", "storage")
     if requested is None:
-        return _refuse(
-            f"error getting capacity for PVC {claim['metadata']['name']} when creating snapshot {name}"
-        )
+        return _refuse(f"error getting capacity for PVC {claim['metadata']['name']} when creating snapshot {name}")
     wanted, needed = amounts.parse_bytes(requested), amounts.parse_bytes(restore_size)
     if wanted < needed:
-        return _refuse(f"requested volume size {wanted} is less than the size {needed} for the source snapshot {name}")
+        return _refuse(
+            f"requested volume size {wanted} is less than the size {needed} for the source snapshot {name}"
+        )
     return None
 
 
@@ -227,7 +227,11 @@ def check_claim(
         )
     if not path(source, "spec", "volumeName"):
         return _refuse(f"volume name is empty in source PVC {name}")
-    if volume is None or not _is_bound_pair(source, volume) or path(volume, "spec", "csi", "driver") != klass["provisioner"]:
+    if (
+        volume is None
+        or not _is_bound_pair(source, volume)
+        or path(volume, "spec", "csi", "driver") != klass["provisioner"]
+    ):
         return _refuse(_UNUSABLE)
     before, after = (str(path(item, "spec", "volumeMode") or "Filesystem") for item in (volume, claim))
     if before != after:
@@ -253,7 +257,9 @@ def _is_bound_pair(claim: Object, volume: Object) -> bool:
     return same and path(volume, "status", "phase") == "Bound"
 
 
-def lenient_handle(where: Origin, snapshot: Object | None, content: Object | None, volume: Object | None) -> Handle | None:
+def lenient_handle(
+    where: Origin, snapshot: Object | None, content: Object | None, volume: Object | None
+) -> Handle | None:
     """The source's handle for a repeat whose only purpose is to find what is to be deleted; None when it is lost."""
     match where:
         case FromSnapshot():

@@ -45,7 +45,9 @@ class Map:
     def terms(self, keys: Sequence[str]) -> list[Segments]:
         """The places of all nodes that have all these keys."""
         return [
-            {key: labels[key] for key in keys} for labels in self.labels.values() if all(key in labels for key in keys)
+            {key: labels[key] for key in keys}
+            for labels in self.labels.values()
+            if all(key in labels for key in keys)
         ]
 
 
@@ -94,7 +96,8 @@ def _selected(node: str, where: Map) -> Segments | Refusal:
     labels = where.labels.get(node, {})
     if any(key not in labels for key in keys):
         return _refuse(
-            f"topology labels from selected node {dict(labels)} does not match topology keys from CSINode {list(keys)}"
+            f"topology labels from selected node {dict(labels)} does not match topology keys from CSINode "
+            f"{list(keys)}"
         )
     return {key: labels[key] for key in keys}
 

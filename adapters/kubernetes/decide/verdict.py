@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-Slow = frozenset({"INVALID_ARGUMENT"})
+SLOW = frozenset({"INVALID_ARGUMENT"})
 """Codes after which a repeat is pointless until somebody changes something: retried at the longest interval."""
 
 _PENDING = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED"})

@@ -18,6 +18,10 @@ MODULES = {
     "controller": ("adapters.kubernetes.roles.controller", "The cluster half: upstream's snapshot-controller."),
     "sidecar": ("adapters.kubernetes.roles.sidecar", "The driver half: upstream's csi-snapshotter."),
     "all": ("adapters.kubernetes.roles.all", "Both halves in one process, without the handshake between them."),
+    "provisioner": (
+        "adapters.kubernetes.roles.provisioner",
+        "Volumes for claims, empty or from a snapshot or another claim.",
+    ),
     "registrar": ("adapters.kubernetes.roles.registrar", "Drivers made known to this host's kubelet."),
     "webhook": ("adapters.kubernetes.roles.webhook", "The classic validation webhook, over TLS."),
 }

@@ -1,0 +1,1 @@
+"""The provisioner's shell: caches, turns and writes around the decisions in `decide`."""

@@ -1,0 +1,176 @@
+"""One driver's provisioner in one cluster: reflectors, loops, the lease, the sweep. Wires; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Mapping
+
+from adapters.kubernetes import connection, election, names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.decide import provision, topology
+from adapters.kubernetes.decide.election import Scope
+from adapters.kubernetes.events import Events
+from adapters.kubernetes.pacer import pacer
+from adapters.kubernetes.provisioner.holds import Holds
+from adapters.kubernetes.provisioner.making import Making
+from adapters.kubernetes.provisioner.meters import Meters
+from adapters.kubernetes.provisioner.parts import Parts
+from adapters.kubernetes.provisioner.reclaiming import Reclaiming
+from adapters.kubernetes.provisioner.scene import Extent, Scene, Wakes
+from adapters.kubernetes.reflector import Reflector
+from adapters.kubernetes.secrets import ClusterSecrets
+from adapters.kubernetes.settings import Settings
+from adapters.kubernetes.writer import Writer, always
+from bridge.model.plugin import Capability
+from bridge.ports.loop import Loop, RetrySchedule
+from bridge.ports.role import RoleSurroundings
+
+CATCH_UP_SECONDS = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    options: provision.Options
+    rules: topology.Rules
+    retry: RetrySchedule
+    slow_seconds: float
+    workers: int
+    source_workers: int
+    sweep_seconds: float
+    """0: no sweep."""
+
+
+class Election(election.Election):
+    """Stands for the lease of upstream's provisioner: the driver's name, with dashes for what a name may not have."""
+
+    def lease(self, driver: str) -> str:
+        """See the base class."""
+        name = re.sub(r"[^a-zA-Z0-9-]", "-", driver)
+        return f"{name}X" if name.endswith("-") else name
+
+
+class Provisioner:
+    """The parts and their tasks."""
+
+    def __init__(
+        self, client: Client, lent: RoleSurroundings, wanted: Wanted, stand: election.Election | None
+    ) -> None:
+        driver = wanted.options.driver
+        can = lent.plugins.view(driver).capabilities
+        extent = Extent(
+            topology=Capability.VOLUME_ACCESSIBILITY_CONSTRAINTS in can,
+            attachments=Capability.PUBLISH_UNPUBLISH_VOLUME in can,
+            snapshots=Capability.CREATE_DELETE_SNAPSHOT in can,
+            grants=wanted.options.across_namespaces,
+        )
+        self._client = client
+        self._election = stand
+        self._sweep_seconds = wanted.sweep_seconds
+        self._clock = lent.clock
+        self.scene = Scene(driver, extent)
+        acting = stand.acting if stand is not None else always
+        parts = Parts(
+            driver=driver,
+            scene=self.scene,
+            client=client,
+            writer=Writer(client, self.scene, acting),
+            events=Events(client, lent.clock, acting),
+            secrets=ClusterSecrets(client),
+            plugins=lent.plugins,
+            clock=lent.clock,
+            meters=Meters(lent.meters),
+            retry=wanted.retry,
+            slow_seconds=wanted.slow_seconds,
+            why_not=(lambda: stand.why_not(driver)) if stand is not None else lambda: "",
+        )
+        holds = Holds(parts)
+        identity = f"{int(lent.clock.now() * 1000)}-{lent.mint()[:4]}-{driver}"
+        self._making = Making(parts, holds, wanted.options, wanted.rules, identity=identity)
+        self._claims = lent.make_loop("claims", self._making.turn, workers=wanted.workers, retry=wanted.retry)
+        reclaiming = Reclaiming(parts)
+        self._volumes = lent.make_loop("volumes", reclaiming.turn, workers=wanted.workers, retry=wanted.retry)
+        self._sources = lent.make_loop("sources", holds.turn, workers=wanted.source_workers, retry=wanted.retry)
+        self._making.sources = self._sources
+        self._wakes = Wakes(self._claims.wake, self._volumes.wake, self._sources.wake)
+        self.scene.listen(self._wakes)
+        self._reflectors = {
+            resource: Reflector(client, resource, cache, on_synced=self._on_synced)
+            for resource, cache in self.scene.caches.items()
+        }
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        """Run, and drained at the stop."""
+        return (self._claims, self._volumes, self._sources)
+
+    def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Run until the stop."""
+        found: dict[str, Callable[[], Awaitable[None]]] = {"cluster": self._run}
+        if self._sweep_seconds > 0:
+            found["sweep"] = self._sweep
+        return found
+
+    def ready(self) -> str:
+        """Empty when it serves."""
+        needed = [resource for resource in self._reflectors if resource not in (names.SNAPSHOTS, names.GRANTS)]
+        reasons = [sentence for resource in needed if (sentence := self._reflectors[resource].sentence)]
+        if self._election is not None and self._election.trouble():
+            reasons.append(self._election.trouble())
+        return "; ".join(reasons)
+
+    def lease_page(self) -> tuple[int, str]:
+        """Whether this process still renews what it holds."""
+        late = self._election.late() if self._election is not None else ""
+        return (500, f"{late}\n") if late else (200, "ok\n")
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reflector in self._reflectors.values():
+                    group.create_task(reflector.run(), name=f"watch-{reflector.plural}")
+                if self._election is not None:
+                    group.create_task(self._election.run(self._catch_up, self._on_synced), name="lease")
+        finally:
+            await self._client.close()
+
+    async def _catch_up(self, led_before: bool) -> None:
+        """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            optional = (names.SNAPSHOTS, names.GRANTS)
+            reads = (reflector.catch_up() for kind, reflector in self._reflectors.items() if kind not in optional)
+            for failed in await asyncio.gather(*reads, return_exceptions=True):
+                if failed is not None:
+                    raise failed
+        if led_before:
+            self._making.forget()
+
+    def _on_synced(self) -> None:
+        if self.scene.synced:
+            self.scene.wake_all(self._wakes)
+
+    async def _sweep(self) -> None:
+        """Now and then look at every held source: what a crash or another provisioner left is dropped."""
+        while True:
+            await self._clock.sleep(self._sweep_seconds)
+            self.scene.wake_held(self._sources.wake)
+
+
+async def build(settings: Settings, lent: RoleSurroundings, wanted: Wanted) -> Provisioner:
+    """Open the way to the API server; nothing is read before the tasks run."""
+    way = await connection.open_connection(settings)
+    client = Client(
+        way,
+        timeout_seconds=settings.request_timeout_seconds,
+        pacer=pacer(settings.api_qps, settings.api_burst),
+    )
+    driver = wanted.options.driver
+    stand = None
+    if settings.leader_election:
+        stand = await election.stand(
+            settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,), kind=Election
+        )
+    return Provisioner(client, lent, wanted, stand)
