@@ -29,6 +29,11 @@ _PREFIXES = (
 
 _EARLIEST_SECONDS = -62135596800
 _LATEST_SECONDS = 253402300799
+WITHOUT_SECRET = (
+    f"Create it; or take the annotations {names.DELETION_SECRET_NAME} and {names.DELETION_SECRET_NAMESPACE} off the "
+    "VolumeSnapshotContent to delete without a secret, if the driver can"
+)
+"""Not done by itself: a driver without its key may take a snapshot that it cannot see for one that is gone."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -70,6 +75,8 @@ def rfc3339(seconds: float) -> str:
 
 def failure_text(failure: Failure, *, handle: str, deleting: bool) -> str:
     """What a status says of a failed plugin call; begins as upstream's texts do."""
+    if deleting and failure.code == "SECRET_NOT_FOUND":
+        failure = dataclasses.replace(failure, hint=WITHOUT_SECRET)
     prefix = _PREFIXES[2] if deleting else _PREFIXES[1] if handle else _PREFIXES[0]
     return f"{prefix}{failure}"
 
