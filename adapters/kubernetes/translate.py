@@ -208,8 +208,7 @@ def _to_make(facts: Facts) -> _Cut:
     metadata = snapshot["metadata"]
     if content is not None:
         raise _not_mine(content, snapshot)
-    was_cut = path(snapshot, "status", "creationTime") or is_ready(snapshot)
-    if was_cut and path(snapshot, "status", "boundVolumeSnapshotContentName"):
+    if _was_bound(snapshot):
         # It was cut once. Cutting anew would give other data under the old name.
         raise Trouble(
             "SnapshotContentMissing",
@@ -301,8 +300,14 @@ def _not_mine(content: Object, snapshot: Object) -> Trouble:
     )
 
 
+def _was_bound(snapshot: Object) -> bool:
+    """Whether its status tells of a snapshot that was cut, under a content of its own."""
+    was_cut = path(snapshot, "status", "creationTime") or is_ready(snapshot)
+    return bool(was_cut and path(snapshot, "status", "boundVolumeSnapshotContentName"))
+
+
 def _misbound(content: Object, snapshot: Object) -> Trouble:
-    if is_ready(snapshot):
+    if is_ready(snapshot) or _was_bound(snapshot):
         text = "VolumeSnapshotContent is not bound to the VolumeSnapshot correctly"
         return Trouble("SnapshotMisbound", text)
     called = content["metadata"]["name"]

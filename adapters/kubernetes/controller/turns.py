@@ -166,6 +166,8 @@ class Turns:
         return affinity.node_for(facts.volume, self._world.nodes.all())
 
     def _rest(self, facts: Facts, memory: _Memory) -> None:
+        if facts.snapshot is None:
+            self.forget(facts.uid)
         self._timings.seen(facts)
         if memory.claim_left is not None:
             raise memory.claim_left
@@ -182,8 +184,10 @@ class Turns:
             case binding.Create(body):
                 await self._create(facts, body)
             case binding.Amend(body, reason):
-                what = self._writer.put(names.CONTENTS, body)
-                await self._tried(what, snapshot, reason, in_status=reason == "SnapshotBindFailed")
+                binds = reason == "SnapshotBindFailed"
+                if binds:
+                    self._timings.began(facts, body["spec"]["driver"])
+                await self._tried(self._writer.put(names.CONTENTS, body), snapshot, reason, in_status=binds)
             case binding.Delete(content):
                 self._timings.deleting(facts)
                 await self._tried(

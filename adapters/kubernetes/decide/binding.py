@@ -155,7 +155,8 @@ def needs_claim(facts: Facts) -> bool:
     """Whether this snapshot needs the hold on its claim: while a cut may come or be under way.
 
     Upstream holds until the snapshot is ready, so that one that never can be keeps its claim for ever. Here a request
-    in trouble holds nothing, and one whose cut has failed for certain holds no claim that is being deleted.
+    in trouble holds nothing, one whose cut has failed for certain holds no claim that is being deleted, and one whose
+    content is being deleted before its cut holds none.
     """
     snapshot, content = facts.snapshot, facts.content
     if snapshot is None or is_ready(snapshot) or not path(snapshot, "spec", "source", "persistentVolumeClaimName"):
@@ -164,8 +165,10 @@ def needs_claim(facts: Facts) -> bool:
         return not is_deleting(snapshot) and translate.request(_HERE, facts).trouble is None
     if path(content, "status", "readyToUse") is True:
         return False
-    failed = path(content, "status", "error") and not _may_be_under_way(content)
-    return not (failed and facts.claim is not None and is_deleting(facts.claim))
+    if _may_be_under_way(content):
+        return True
+    failed = path(content, "status", "error") and facts.claim is not None and is_deleting(facts.claim)
+    return not (failed or is_deleting(content))
 
 
 def _may_be_under_way(content: Object) -> bool:
@@ -187,6 +190,8 @@ def _alone(content: Object | None) -> Step:
 def _unbound(view: View, snapshot: Object) -> Step:
     """It has no content of its own yet: find it, or make it."""
     facts = view.facts
+    if _is_made_by_group(snapshot):
+        return Rest()  # Its group makes its content; nothing may be cut for it alone.
     request = translate.request(_HERE, facts)
     if request.trouble is not None:
         if _claim_is_to_go(view):
@@ -270,6 +275,12 @@ def _take_down(view: View, snapshot: Object, content: Object) -> Step | None:
 
 def _is_ours(finalizer: str) -> bool:
     return finalizer in names.SNAPSHOT_FINALIZERS or finalizer == IN_GROUP_FINALIZER
+
+
+def _is_made_by_group(snapshot: Object) -> bool:
+    metadata = snapshot["metadata"]
+    owners = {reference.get("kind") for reference in metadata.get("ownerReferences") or ()}
+    return "VolumeGroupSnapshot" in owners or IN_GROUP_FINALIZER in (metadata.get("finalizers") or ())
 
 
 def _is_protected(content: Object) -> bool:
