@@ -16,7 +16,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 from adapters.kubernetes import connection, names
@@ -240,6 +240,10 @@ class Election:
             if candidate is not None and candidate.trouble:
                 return candidate.trouble
         return ""
+
+    def held(self) -> Mapping[str, bool]:
+        """Each lease that we stand for, by name, and whether it is ours."""
+        return {candidate.name: candidate.holding for candidate in self._candidates.values()}
 
     def late(self) -> str:
         """Why this process should be started anew: a lease that names us was not renewed for long. Else empty."""

@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager
 
 from adapters.kubernetes import election, names
 from adapters.kubernetes.client import Client
-from adapters.kubernetes.controller.timings import Timings
 from adapters.kubernetes.controller.turns import CLAIM, Rules, Turns
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.ownership import Ownership
@@ -32,11 +31,10 @@ MakeQueue = Callable[[str, Turn], Loop]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ways:
-    """What its flags say, and what measures it."""
+    """What its flags say."""
 
     rules: Rules = Rules()
     pace: Pace | None = None
-    timings: Timings | None = None
     resync_seconds: float = 900.0
 
 
@@ -67,9 +65,7 @@ class ClusterHalf:
         self._resync_seconds = ways.resync_seconds
         self.writer = Writer(client, self.world, self._acting)
         self.events = Events(client, clock, self._acting, component=COMPONENT)
-        self.turns = Turns(
-            self.world, self.writer, self.events, clock=clock, rules=rules, timings=ways.timings or Timings(clock.now)
-        )
+        self.turns = Turns(self.world, self.writer, self.events, clock=clock, rules=rules)
         self.turns.standing = self._why_not
         self._snapshots = make_queue(SNAPSHOT_QUEUE, self.turns.turn)
         self._contents = make_queue(CONTENT_QUEUE, self.turns.turn)
@@ -115,6 +111,12 @@ class ClusterHalf:
         if self.election is not None and self.election.trouble():
             reasons.append(self.election.trouble())
         return "; ".join(reasons)
+
+    @property
+    def acting(self) -> bool:
+        """Whether the work is ours at this moment."""
+        elsewhere = self.election.why_not("") if self.election is not None else ""
+        return not (elsewhere or self.ownership.sentence())
 
     def leader_page(self) -> tuple[int, str]:
         """For a liveness probe: bad when a lease that names us has not been renewed for long."""

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from adapters.kubernetes import names
 from adapters.kubernetes.claims import ClaimHolds
-from adapters.kubernetes.controller.timings import Timings
 from adapters.kubernetes.decide import affinity, binding, bound_status
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import Facts, is_ready, path
@@ -56,15 +55,12 @@ def _no_group(_snapshot: Object) -> str:
 class Turns:
     """The turn of the cluster half's loops. A key is a VolumeSnapshot's uid, a content's own key, or a claim's."""
 
-    def __init__(
-        self, world: World, writer: Writer, events: Events, *, clock: Clock, rules: Rules, timings: Timings
-    ) -> None:
+    def __init__(self, world: World, writer: Writer, events: Events, *, clock: Clock, rules: Rules) -> None:
         self._world = world
         self._writer = writer
         self._events = events
         self._clock = clock
         self._rules = rules
-        self._timings = timings
         self._claims = ClaimHolds(world, writer, shared=self.claim_is_needed)
         self._since: dict[str, float] = {}
         """Uid -> when its content was first seen here, on the loop's clock; until it is ready or gone."""
@@ -110,7 +106,6 @@ class Turns:
     def forget(self, uid: str) -> None:
         """The snapshot is gone."""
         self._since.pop(uid, None)
-        self._timings.gone(uid)
 
     def claim_is_needed(self, namespace: str, claim: str, uid: str) -> bool:
         """Whether another snapshot than `uid` needs the hold on this claim."""
@@ -168,7 +163,6 @@ class Turns:
     def _rest(self, facts: Facts, memory: _Memory) -> None:
         if facts.snapshot is None:
             self.forget(facts.uid)
-        self._timings.seen(facts)
         if memory.claim_left is not None:
             raise memory.claim_left
 
@@ -185,11 +179,8 @@ class Turns:
                 await self._create(facts, body)
             case binding.Amend(body, reason):
                 binds = reason == "SnapshotBindFailed"
-                if binds:
-                    self._timings.began(facts, body["spec"]["driver"])
                 await self._tried(self._writer.put(names.CONTENTS, body), snapshot, reason, in_status=binds)
             case binding.Delete(content):
-                self._timings.deleting(facts)
                 await self._tried(
                     self._writer.delete(names.CONTENTS, content), snapshot, "SnapshotContentObjectDeleteError"
                 )
@@ -224,7 +215,6 @@ class Turns:
     async def _create(self, facts: Facts, body: Object) -> None:
         snapshot = facts.snapshot
         assert snapshot is not None
-        self._timings.began(facts, body["spec"]["driver"])
         making = self._writer.create(names.CONTENTS, "", body)
         await self._tried(making, snapshot, "CreateSnapshotContentFailed", in_status=True)
         event = bound_status.creating(snapshot)
@@ -234,7 +224,6 @@ class Turns:
         assert facts.snapshot is not None
         writing = self._writer.put(names.SNAPSHOTS, {**facts.snapshot, "status": news.status}, status=True)
         written = await self._tried(writing, facts.snapshot, "SnapshotStatusUpdateFailed")
-        self._timings.told(facts, written)
         for event in news.events:
             write = self._events.warn if event.warning else self._events.tell
             await write(written, event.reason, event.message)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from adapters.kubernetes import adapter
 from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.metrics import UpstreamMetrics
+from adapters.kubernetes.operations import Operations
 from adapters.kubernetes.roles import upstream_flags as upstream
 from bridge.ports.role import Role, RolePlan, RoleSurroundings
 
@@ -34,6 +36,12 @@ def plan(given: Given) -> RolePlan:
         cluster = await adapter.build(
             settings, cluster=CLUSTER, clock=lent.clock, serves=lambda driver: lent.plugins.view(driver).known
         )
+        meters = UpstreamMetrics(lent.meters)
+        lent.on_call(meters.call_ended)
+        operations = Operations(cluster.world, lent.clock.now, meters.operation, lambda: not cluster.fence(""))
+        meters.watch_in_flight(operations.in_flight)
+        if cluster.election is not None:
+            meters.watch_leases(cluster.election.held)
         return Role(
             joined=(cluster.joined(),),
             workers=given.whole("worker-threads"),

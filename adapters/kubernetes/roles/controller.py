@@ -8,6 +8,8 @@ from adapters.kubernetes.controller.half import ClusterHalf, Ways
 from adapters.kubernetes.controller.turns import Rules
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.metrics import UpstreamMetrics
+from adapters.kubernetes.operations import Operations
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.reflector import Pace
 from adapters.kubernetes.roles import gates
@@ -51,8 +53,11 @@ def plan(given: Given) -> RolePlan:
     workers, retry = given.whole("worker-threads"), upstream.Doubling(given)
 
     async def start(lent: RoleSurroundings) -> Role:
+        meters = UpstreamMetrics(lent.meters)
+
         def make_queue(name: str, turn: Turn) -> Loop:
-            return lent.make_loop(name, turn, workers=workers, retry=retry)
+            queue = meters.queue(name)
+            return queue.watched(lent.make_loop(name, queue.timed(turn), workers=workers, retry=retry))
 
         way = await connection.open_connection(settings)
         client = Client(
@@ -68,7 +73,11 @@ def plan(given: Given) -> RolePlan:
             Ways(rules, pace, resync_seconds=given.number("resync-period")),
         )
         if settings.leader_election:
-            half.elect(await election.stand(settings, lent.clock, scope=Scope.CLUSTER))
+            standing = await election.stand(settings, lent.clock, scope=Scope.CLUSTER)
+            half.elect(standing)
+            meters.watch_leases(standing.held)
+        operations = Operations(half.world, lent.clock.now, meters.operation, lambda: half.acting)
+        meters.watch_in_flight(operations.in_flight)
         pages = {"/healthz/leader-election": half.leader_page}
         return Role(loops=half.loops, tasks={"cluster": half.run}, ready=half.ready, pages=pages)
 
