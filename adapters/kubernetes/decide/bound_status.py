@@ -16,7 +16,7 @@ from bridge.model.failure import Failure, FailureKind
 Object = dict[str, Any]
 
 _CLASS_TROUBLES = frozenset({"GetSnapshotClassFailed", "SetDefaultSnapshotClassFailed"})
-"""They say nothing about a snapshot that is there already."""
+"""They say nothing about readiness: the snapshot may be there already."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def in_trouble(snapshot: Object, trouble: Failure, now: float) -> News | None:
     text = _text(trouble)
     before: Object = snapshot.get("status") or {}
     after = dict(before)
-    after["readyToUse"] = is_ready(snapshot) and trouble.code in _CLASS_TROUBLES
+    if trouble.code not in _CLASS_TROUBLES:
+        after["readyToUse"] = False
     new = path(before, "error", "message") != text
     if new:
         after["error"] = {"message": text, "time": shape.rfc3339(now)}

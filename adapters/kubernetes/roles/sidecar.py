@@ -10,6 +10,7 @@ from adapters.kubernetes import connection, election
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
@@ -59,9 +60,13 @@ def plan(given: Given) -> RolePlan:
             timeout_seconds=settings.request_timeout_seconds,
             pacer=pacer(settings.api_qps, settings.api_burst),
         )
+        meters = UpstreamMetrics(lent.meters)
+        lent.on_call(meters.call_ended)
         half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=Ways(settings.naming, node))
         if settings.leader_election:
-            half.elect(await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,)))
+            standing = await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,))
+            half.elect(standing)
+            meters.watch_leases(standing.held)
         joined = Joined(half, resolvers={"k8s": half.secrets}, problems=half.problems, fence=half.fence)
         return Role(
             joined=(joined,),

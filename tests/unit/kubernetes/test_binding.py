@@ -66,6 +66,7 @@ def test_1_the_content_is_complete_in_one_write() -> None:
             "namespace": "apps",
             "name": "one",
             "uid": o.UID,
+            "resourceVersion": "10",
         },
         "source": {"volumeHandle": "vol-1"},
         "volumeSnapshotClassName": "plain",
@@ -184,7 +185,8 @@ def test_a_trouble_is_told_and_nothing_is_made(given: dict[str, Any], reason: st
     assert text in v.error_of(step)
     assert v.reasons(step) == [reason]
     assert isinstance(step, Publish)
-    assert step.news.status["readyToUse"] is False
+    about_the_class = reason in ("GetSnapshotClassFailed", "SetDefaultSnapshotClassFailed")
+    assert step.news.status.get("readyToUse") is (None if about_the_class else False)
     told = {**(given.get("snapshot") or o.snapshot()), "status": step.news.status}
     assert decide(v.dynamic(**{**free, **given, "snapshot": told})) == Rest(), "it is told once"
 

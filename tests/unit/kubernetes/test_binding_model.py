@@ -40,7 +40,7 @@ class Story:
             case ["cluster", "half"]:
                 self.cluster_half.act()
             case ["driver", "half"]:
-                self.driver_half.act()
+                self._driver_half_acts()
             case ["hear", kind]:
                 self.cluster_half.hear(kind)
             case ["cluster", "half", "dies"]:
@@ -55,6 +55,14 @@ class Story:
                 self.done.add(action)
                 self._owner(action)
         assert self.backend.made <= 1, "a snapshot was cut twice"
+
+    def _driver_half_acts(self) -> None:
+        before = self.backend.made
+        self.driver_half.act()
+        claim = self.server.get("claim")
+        if self.backend.made > before and not self.done - {"set retain"}:
+            assert claim is not None
+            assert names.CLAIM_FINALIZER in claim["metadata"]["finalizers"], "cut from a claim that was not held"
 
     def _owner(self, action: str) -> None:
         if action == "set retain":
@@ -73,7 +81,7 @@ class Story:
             for kind in KINDS:
                 self.cluster_half.hear(kind)
             step = self.cluster_half.act()
-            self.driver_half.act()
+            self._driver_half_acts()
             moved = before != (self.server.writes, self.backend.made, self.backend.deleted)
             quiet = 0 if moved or not isinstance(step, binding.Rest | binding.Wait) else quiet + 1
             if quiet == 3:

@@ -25,8 +25,8 @@ def registry() -> prom.CollectorRegistry:
     return prom.CollectorRegistry()
 
 
-def value(registry: prom.CollectorRegistry, name: str, **labels: str) -> float | None:
-    return registry.get_sample_value(name, labels)
+def value(registry: prom.CollectorRegistry, metric: str, /, **labels: str) -> float | None:
+    return registry.get_sample_value(metric, labels)
 
 
 def count(registry: prom.CollectorRegistry, operation: str, status: str = "success", kind: str = "dynamic") -> float:
@@ -122,11 +122,14 @@ def test_leases(registry: prom.CollectorRegistry) -> None:
 async def test_a_queue_is_counted(registry: prom.CollectorRegistry) -> None:
     queue = metrics.UpstreamMetrics(registry).queue("snapshot-controller-snapshot")
     seen: list[str] = []
+    through = asyncio.Event()
 
     async def turn(key: str) -> float | None:
         seen.append(key)
         if len(seen) == 1:
             raise ConflictError("once")
+        if len(seen) == 3:
+            through.set()
         return None
 
     clock = VirtualClock()
@@ -137,8 +140,7 @@ async def test_a_queue_is_counted(registry: prom.CollectorRegistry) -> None:
     assert value(registry, "workqueue_depth", **name) == 2
     task = asyncio.create_task(loop.run())
     async with asyncio.timeout(5):
-        while len(seen) < 3:
-            await asyncio.sleep(0)
+        await through.wait()
     task.cancel()
     assert sorted(seen) == ["a", "a", "b"]
     assert value(registry, "workqueue_adds_total", **name) == 3
