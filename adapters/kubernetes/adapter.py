@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from adapters.kubernetes import connection, election, names
+from adapters.kubernetes import connection, election, member, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.contents import Contents
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.delegation import Delegation
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
+from adapters.kubernetes.groups.means import Means
+from adapters.kubernetes.groups.requests import TURNED_AWAY
+from adapters.kubernetes.groups.side import Groups
 from adapters.kubernetes.intake import Door
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.pacer import pacer
@@ -27,7 +30,7 @@ from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.volumes import ClaimedVolumes
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer, always
-from bridge.model.keys import Key, snapshot_key
+from bridge.model.keys import Key, group_key, snapshot_key
 from bridge.ports.adapter import Joined
 from bridge.ports.clock import Clock
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
@@ -72,6 +75,9 @@ class Cluster:
             cluster, self.world, writer, events=self._events, ownership=self.ownership, clock=clock
         )
         self.ledger = Contents(cluster, self.world, writer, self._events, clock)
+        means = Means(cluster, writer, self.requests.claims, self._events, self.ownership, clock)
+        self.groups = Groups(self.world, means)
+        self.requests.judge_member = self.groups.judge
         self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
         self.secrets = ClusterSecrets(self.client)
         self.delegation = Delegation(cluster, self.world, self.ownership)
@@ -80,8 +86,11 @@ class Cluster:
             Reflector(self.client, resource, cache, pace=pace, on_synced=self._on_synced)
             for resource, cache in self.world.caches.items()
         ]
+        self._reflectors += self.groups.reflectors(self.client, pace=pace, on_synced=self._on_synced)
         self._wake: Callable[[str], None] = lambda _uid: None
         self.world.listen(lambda uid: self._wake(uid))
+        self.groups.world.listen(lambda uid: self._wake(TURNED_AWAY + uid), lambda uid: self._wake(uid))
+        self.groups.watch_foreign(self.fence)
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
         self.world.snapshots.listen(self._on_snapshot)
@@ -100,6 +109,7 @@ class Cluster:
             fence=self.fence,
             follow=self.delegation.follow,
             delegations=self.delegation.rows,
+            groups=self.groups.side,
         )
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
@@ -129,7 +139,7 @@ class Cluster:
     async def run(self, wake: Wake, intake: Intake, plugins: PluginSink) -> None:
         """Watch until cancelled."""
         del intake, plugins  # VolumeSnapshots are durable requests; plugins are found by their sockets.
-        self._wake = lambda uid: wake(snapshot_key(self.cluster, uid))
+        self._wake = lambda uid: wake(self._key(uid))
         try:
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors:
@@ -141,6 +151,12 @@ class Cluster:
         finally:
             self._wake = lambda _uid: None
             await self.client.close()
+
+    def _key(self, uid: str) -> Key:
+        """The key of a snapshot's uid, or of a group's, which is marked."""
+        if uid.startswith(TURNED_AWAY):
+            return group_key(self.cluster, uid.removeprefix(TURNED_AWAY))
+        return snapshot_key(self.cluster, uid)
 
     def ready(self) -> str:
         """Empty when every kind has been read and, with leader election, some replica of ours can lead."""
@@ -167,11 +183,15 @@ class Cluster:
                     raise failed
         if led_before:
             self.ledger.begin_term()
+            self.groups.ledger.begin_term()
 
     def _on_synced(self) -> None:
         if self.world.synced:
             for uid in self.world.open_uids():
                 self._wake(uid)
+        if self.world.synced and self.groups.world.synced:
+            for uid in self.groups.world.open_uids():
+                self._wake(TURNED_AWAY + uid)
 
     def _on_snapshot(self, before: Object | None, after: Object | None) -> None:
         if before is not None and after is None:
@@ -188,7 +208,7 @@ class Cluster:
         if self.fence(""):
             return  # Another replica of ours acts: that is no other controller.
         notes = after["metadata"].get("annotations") or {}
-        if names.INTENT in notes or not path(after, "spec", "source", "volumeHandle"):
+        if names.INTENT in notes or member.GROUP_HANDLE in notes or not path(after, "spec", "source", "volumeHandle"):
             return
         marked = names.BEING_CREATED in notes
         known = before is not None and (

@@ -94,14 +94,6 @@ def is_bound(content: Object | None, snapshot: Object) -> bool:
     return bool(path(content, "spec", "source", field))
 
 
-def in_group(facts: Facts) -> bool:
-    """Whether the snapshot is a member of a group snapshot, which this adapter does not act on yet."""
-    return bool(
-        path(facts.snapshot, "status", "volumeGroupSnapshotName")
-        or path(facts.content, "status", "volumeGroupSnapshotHandle")
-    )
-
-
 def is_settled(snapshot: Object, content: Object | None) -> bool:
     """Whether nothing is left to do: ready, not being deleted, its content there and ready."""
     if not is_ready(snapshot) or is_deleting(snapshot) or content is None or is_deleting(content):

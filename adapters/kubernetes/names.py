@@ -60,6 +60,9 @@ SOURCE_FINALIZER = f"{_SNAPSHOT}/volumesnapshot-as-source-protection"
 BOUND_FINALIZER = f"{_SNAPSHOT}/volumesnapshot-bound-protection"
 CLAIM_FINALIZER = f"{_SNAPSHOT}/pvc-as-source-protection"
 SNAPSHOT_FINALIZERS = (SOURCE_FINALIZER, BOUND_FINALIZER)
+IN_GROUP_FINALIZER = f"{_SNAPSHOT}/volumesnapshot-in-group-protection"
+RELEASED_FINALIZERS = (*SNAPSHOT_FINALIZERS, IN_GROUP_FINALIZER)
+"""All that a VolumeSnapshot is held by; the last one only while its group is there."""
 
 DEFAULT_CLASS = f"{_SNAPSHOT}/is-default-class"
 BEING_CREATED = f"{_SNAPSHOT}/volumesnapshot-being-created"

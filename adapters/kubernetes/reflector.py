@@ -47,12 +47,15 @@ class Reflector:
         *,
         pace: Pace | None = None,
         on_synced: Callable[[], None] | None = None,
+        on_found: Callable[[str, str], None] | None = None,
     ) -> None:
         self._client = client
         self._resource = resource
         self._cache = cache
         self._pace = pace or Pace()
         self._on_synced = on_synced
+        self._on_found = on_found
+        """For a kind that may be done without: told why it cannot be read, or that it can (empty)."""
         self._version = ""
         self._pause = self._pace.first
         self._listed = False
@@ -87,6 +90,9 @@ class Reflector:
         if error.expired:
             self._version = ""
             return "the position is too old, listing again"
+        if self._is_without(error):
+            self.sentence, self._version = "", ""
+            return ""
         if error.missing and self._resource.api_version.startswith("snapshot."):
             hint = "install them: kubectl apply -f configs/kubernetes/crds"
             self.sentence = f"the cluster has no {self._resource.plural} ({self._resource.api_version}); {hint}"
@@ -97,12 +103,26 @@ class Reflector:
 
     async def catch_up(self) -> None:
         """Make the cache at least as new as this instant; the watch goes on from where it was."""
-        await self._read()
+        try:
+            await self._read()
+        except ApiError as error:
+            if not self._is_without(error):
+                raise
+
+    def _is_without(self, error: ApiError) -> bool:
+        """Whether this is a kind that may be done without, and is not served or not allowed to us."""
+        if self._on_found is None or not (error.missing or error.status == 403):
+            return False
+        why = f"the cluster has no {self.plural} ({self._resource.api_version})"
+        self._on_found(self.plural, why if error.missing else f"{self.plural} cannot be read: {error.message}")
+        return True
 
     async def _list(self) -> None:
         self._version = await self._read()
         self._listed = True
         self.sentence = ""
+        if self._on_found is not None:
+            self._on_found(self.plural, "")
         if self._on_synced is not None:
             self._on_synced()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from adapters.kubernetes import names, shape, status, translate
 from adapters.kubernetes.claims import ClaimHolds
 from adapters.kubernetes.events import Events
-from adapters.kubernetes.facts import Facts, in_group, is_bound, is_deleting, path, snapshot_of_reference
+from adapters.kubernetes.facts import Facts, is_bound, is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
@@ -33,7 +33,9 @@ class SnapshotRequests:
         self._events = events
         self._ownership = ownership
         self._clock = clock
-        self._claims = ClaimHolds(world, writer)
+        self.claims = ClaimHolds(world, writer)
+        self.judge_member: Callable[[Facts], str] = lambda _facts: ""
+        """What being a member of a group means for a snapshot; set where groups are served (groups/side.py)."""
 
     async def observe(self, key: Key) -> SnapshotRequest | None:
         """The request as the caches have it. ElsewhereError when it is another controller's business."""
@@ -42,13 +44,12 @@ class SnapshotRequests:
         facts = self._world.facts(key.uid)
         if facts is None:
             return None
-        if in_group(facts):
-            raise ElsewhereError("it is a member of a group snapshot, which is not served here yet")
+        grouped = self.judge_member(facts)
         request = translate.request(self._cluster, facts)
         if not self._ownership.ours(request.driver, key.uid):
             raise ElsewhereError(self._ownership.why_not(request.driver))
         if request.wish is not Wish.PRESENT and not request.in_use:
-            return dataclasses.replace(request, in_use=self._shared(facts))
+            return dataclasses.replace(request, in_use=grouped or self._shared(facts))
         return request
 
     def _shared(self, facts: Facts) -> str:
@@ -73,7 +74,7 @@ class SnapshotRequests:
             await self._writer.put(names.SNAPSHOTS, held)
         claim = path(facts.snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
-            await self._claims.take(request.namespace, claim)
+            await self.claims.take(request.namespace, claim)
 
     async def release(self, request: SnapshotRequest) -> None:
         """Take our finalizers off: first the claim's, last the snapshot's.
@@ -87,9 +88,9 @@ class SnapshotRequests:
         await self._mark_retained(snapshot)
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
-            await self._claims.drop(request.namespace, claim, request.key.uid)
+            await self.claims.drop(request.namespace, claim, request.key.uid)
         finalizers = list(snapshot["metadata"].get("finalizers") or ())
-        wanted = [finalizer for finalizer in finalizers if finalizer not in names.SNAPSHOT_FINALIZERS]
+        wanted = [finalizer for finalizer in finalizers if finalizer not in names.RELEASED_FINALIZERS]
         if wanted != finalizers:
             metadata = {**snapshot["metadata"], "finalizers": wanted}
             await self._writer.put(names.SNAPSHOTS, {**snapshot, "metadata": metadata})
@@ -145,4 +146,4 @@ class SnapshotRequests:
     async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
-            await self._claims.drop(request.namespace, claim, request.key.uid)
+            await self.claims.drop(request.namespace, claim, request.key.uid)

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from adapters.kubernetes import names, templates, translate
+from adapters.kubernetes import member, names, templates, translate
 from adapters.kubernetes.facts import Facts, is_deleting, path, snapshot_of_reference
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.secret import NO_SECRET, SecretRef
@@ -211,6 +211,8 @@ def with_status(content: Object, record: Record, now: float) -> Object | None:
         status["creationTime"] = int(now * 1e9)  # The plugin does not say when; it is there now.
     if record.size_bytes and record.size_bytes > 0:
         status["restoreSize"] = record.size_bytes
+    if record.group:
+        status["volumeGroupSnapshotHandle"] = record.group
     if record.failure is not None:
         text = failure_text(record.failure, handle=record.handle, deleting=is_deleting(content))
         status["readyToUse"] = record.ready
@@ -247,7 +249,7 @@ def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
         ready=bool(status.get("readyToUse")) and bool(handle),
         size_bytes=status.get("restoreSize"),
         cut_at_ns=status.get("creationTime"),
-        group=str(status.get("volumeGroupSnapshotHandle") or ""),
+        group=member.group_handle(content),
         failure=own.failure,
         failures=own.failures,
         retry_at=own.retry_at,

@@ -48,13 +48,31 @@ def driver_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
 def secrets(parameters: Mapping[str, str], given: Names) -> SnapshotSecrets:
     """The references for the create, delete and inspect calls. TemplateError names what is wrong."""
     own, listing = (f"{names.PARAMETER_PREFIX}{secret}" for secret in names.SECRET_PARAMETERS)
-    create = _reference(parameters, own, given)
-    return SnapshotSecrets(
-        create=create, delete=create, inspect=_reference(parameters, listing, Names(given.content)) or create
-    )
+    create = _reference(parameters, own, _tokens("volumesnapshot", given))
+    listed = _reference(parameters, listing, _tokens("volumesnapshot", Names(given.content)))
+    return SnapshotSecrets(create=create, delete=create, inspect=listed or create)
 
 
-def _reference(parameters: Mapping[str, str], prefix: str, given: Names) -> SecretRef:
+def group_secrets(parameters: Mapping[str, str], given: Names) -> SnapshotSecrets:
+    """The same for a group's calls. All tokens work in all of them: upstream leaves some out and then fails."""
+    own, getting = (f"{names.PARAMETER_PREFIX}{secret}" for secret in names.GROUP_SECRET_PARAMETERS)
+    tokens = _tokens("volumegroupsnapshot", given)
+    create = _reference(parameters, own, tokens)
+    return SnapshotSecrets(create=create, delete=create, inspect=_reference(parameters, getting, tokens) or create)
+
+
+def _tokens(kind: str, given: Names) -> tuple[dict[str, str], dict[str, str]]:
+    """What may be inserted into a namespace, and into a name."""
+    place = {f"{kind}content.name": given.content}
+    if given.namespace:
+        place[f"{kind}.namespace"] = given.namespace
+    return place, {**place, f"{kind}.name": given.snapshot} if given.snapshot else place
+
+
+def _reference(
+    parameters: Mapping[str, str], prefix: str, tokens: tuple[Mapping[str, str], Mapping[str, str]]
+) -> SecretRef:
+    place, person = tokens
     name, namespace = parameters.get(f"{prefix}-name"), parameters.get(f"{prefix}-namespace")
     if name is None and namespace is None:
         return NO_SECRET
@@ -64,10 +82,6 @@ def _reference(parameters: Mapping[str, str], prefix: str, given: Names) -> Secr
         raise TemplateError(
             f"{prefix} secrets specified in parameters but value of either namespace or name is empty"
         )
-    place = {"volumesnapshotcontent.name": given.content}
-    if given.namespace:
-        place["volumesnapshot.namespace"] = given.namespace
-    person = {**place, "volumesnapshot.name": given.snapshot} if given.snapshot else place
     return SecretRef("k8s", f"{namespace_of(namespace, place)}/{secret_name_of(name, person)}")
 
 

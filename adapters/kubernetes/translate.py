@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from adapters.kubernetes import names, templates
+from adapters.kubernetes import member, names, templates
 from adapters.kubernetes.facts import (
     Facts,
     is_bound,
@@ -208,6 +208,12 @@ def _to_make(facts: Facts) -> _Cut:
     metadata = snapshot["metadata"]
     if content is not None:
         raise _not_mine(content, snapshot)
+    if member.is_made_by_group(snapshot):
+        raise Trouble(
+            "SnapshotContentMissing",
+            "VolumeSnapshotContent is missing",
+            "It is a member of a group snapshot and is never cut alone: restore its content object, or delete it",
+        )
     if _was_bound(snapshot):
         # It was cut once. Cutting anew would give other data under the old name.
         raise Trouble(
@@ -263,7 +269,7 @@ def _volume(facts: Facts, code: str, prefix: str) -> Object:
     elif volume is None:
         called = path(claim, "spec", "volumeName")
         what = f'failed to retrieve PV {called} from the API server: "persistentvolumes \\"{called}\\" not found"'
-    elif not _claimed_by(volume, claim):
+    elif not claimed_by(volume, claim):
         what = "claim in dataSource not bound or invalid"
     elif not path(volume, "spec", "csi", "volumeHandle"):
         what = f"cannot find CSI PersistentVolumeSource for volume {volume['metadata']['name']}"
@@ -273,7 +279,8 @@ def _volume(facts: Facts, code: str, prefix: str) -> Object:
     raise Trouble(code, f"{prefix} {what}")
 
 
-def _claimed_by(volume: Object, claim: Object) -> bool:
+def claimed_by(volume: Object, claim: Object) -> bool:
+    """Whether the volume is bound to this claim."""
     reference = path(volume, "spec", "claimRef") or {}
     own = claim["metadata"]
     named = reference.get("name") == own["name"] and reference.get("namespace") == own["namespace"]
@@ -361,7 +368,7 @@ def _held(snapshot: Object, claim: Object | None) -> bool:
     """
     held = snapshot["metadata"].get("finalizers") or ()
     if is_deleting(snapshot):
-        return any(finalizer in held for finalizer in names.SNAPSHOT_FINALIZERS)
+        return any(finalizer in held for finalizer in names.RELEASED_FINALIZERS)
     if names.SOURCE_FINALIZER not in held:
         return False
     if is_ready(snapshot) or claim is None or is_deleting(claim):

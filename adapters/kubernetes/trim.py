@@ -30,7 +30,7 @@ def claim(item: Object) -> Object:
     """A PersistentVolumeClaim: who it is, what it is bound to, what it is made from."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
     return {
-        "metadata": _metadata(item["metadata"], ("finalizers", "deletionTimestamp")),
+        "metadata": _metadata(item["metadata"], ("finalizers", "deletionTimestamp", "labels")),
         "spec": _only(
             spec,
             (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from adapters.kubernetes import names, trim
+from adapters.kubernetes import member, names, trim
 from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.facts import (
     Facts,
@@ -35,11 +35,11 @@ class World:
         self.snapshots = Cache(
             trim.whole,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
-             "holding-claim": _holding_claim},
+             "holding-claim": _holding_claim, "by-group": member.group_uids},
         )  # fmt: skip
         self.contents = Cache(trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut})
         self.classes = Cache(trim.whole, {"default": _default_classes})
-        self.claims = Cache(trim.claim, {"restoring": _restoring})
+        self.claims = Cache(trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim})
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
         self.caches: dict[names.Resource, Cache] = {
             names.SNAPSHOTS: self.snapshots,
@@ -53,6 +53,8 @@ class World:
         if self.nodes is not None:
             self.caches[names.NODES] = self.nodes
         self._all = tuple(self.caches.values())
+        self.other_holders: list[Callable[[str, str, str], bool]] = []
+        """Who else may need a claim (namespace, name) but the request with this uid: group snapshots."""
 
     @property
     def synced(self) -> bool:
@@ -102,6 +104,8 @@ class World:
 
     def content_name(self, snapshot: Object) -> str:
         """What its content is called."""
+        if member.is_made_by_group(snapshot):
+            return member.content_name(snapshot)
         return static_content(snapshot) or names.content_name(snapshot["metadata"]["uid"])
 
     def orphan_content(self, uid: str) -> Object | None:
@@ -140,7 +144,9 @@ class World:
     def claim_is_held_for_others(self, namespace: str, claim: str, uid: str) -> bool:
         """Whether another snapshot of this claim is under way."""
         holding = self.snapshots.find("holding-claim", f"{namespace}/{claim}")
-        return any(item["metadata"]["uid"] != uid for item in holding)
+        if any(item["metadata"]["uid"] != uid for item in holding):
+            return True
+        return any(holds(namespace, claim, uid) for holds in self.other_holders)
 
     def _source(self, snapshot: Object) -> tuple[Object | None, Object | None]:
         claim_name = path(snapshot, "spec", "source", "persistentVolumeClaimName")
@@ -256,7 +262,7 @@ def _open_by_claim(snapshot: Object) -> Iterable[str]:
 def _holding_claim(snapshot: Object) -> Iterable[str]:
     """A snapshot holds its claim from the hold until it is ready or let go."""
     held = names.SOURCE_FINALIZER in (snapshot["metadata"].get("finalizers") or ())
-    return _open_by_claim(snapshot) if held else ()
+    return _open_by_claim(snapshot) if held and not member.is_made_by_group(snapshot) else ()
 
 
 def _open_by_class(snapshot: Object) -> Iterable[str]:
@@ -282,6 +288,15 @@ def _by_cut(content: Object) -> Iterable[str]:
 def _default_classes(klass: Object) -> Iterable[str]:
     marked = (klass["metadata"].get("annotations") or {}).get(names.DEFAULT_CLASS) == "true"
     return (str(klass.get("driver") or ""),) if marked else ()
+
+
+def _namespace(claim: Object) -> Iterable[str]:
+    return (claim["metadata"]["namespace"],)
+
+
+def _held_claim(claim: Object) -> Iterable[str]:
+    held = names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
+    return (claim["metadata"]["namespace"],) if held else ()
 
 
 def _by_handle(volume: Object) -> Iterable[str]:

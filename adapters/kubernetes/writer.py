@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from adapters.kubernetes import names
 from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.names import Resource
@@ -41,7 +40,11 @@ class Writer:
     def __init__(self, client: Client, world: Cached, acting: Acting = always) -> None:
         self._client = client
         self._acting = acting
-        self._caches = world.caches
+        self._caches = dict(world.caches)
+
+    def also(self, caches: Mapping[Resource, Cache]) -> None:
+        """Fold the answers about these kinds too."""
+        self._caches.update(caches)
 
     async def put(self, resource: Resource, body: Object, *, status: bool = False) -> Object:
         """Replace an object that we read; its resourceVersion is the precondition."""
@@ -131,5 +134,5 @@ class Writer:
 
 def _driver(resource: Resource, item: Object) -> str:
     """A content names its driver; for other kinds only the cluster's lease is asked for."""
-    spec = item.get("spec") if resource is names.CONTENTS else None
+    spec = item.get("spec") if resource.kind.endswith("Content") else None
     return str(spec.get("driver") or "") if isinstance(spec, dict) else ""

@@ -151,7 +151,7 @@ class Stored:
 
 @dataclasses.dataclass
 class StoredGroup:
-    """A group on the fake backend; its members are ready one after the other."""
+    """A group on the fake backend."""
 
     handle: str
     members: list[Stored]
@@ -313,9 +313,8 @@ class MemoryPlugin:
             if group.handle == handle:
                 if {member.handle for member in group.members} != set(member_handles):
                     return Failed(Failure(FailureKind.REFUSED, "INVALID_ARGUMENT", "not all of its members"))
-                slow = next((member for member in group.members if member.not_ready > 0), None)
-                if slow is not None:
-                    slow.not_ready -= 1
+                for member in group.members:
+                    member.not_ready = max(member.not_ready - 1, 0)
                 return _late(fault) or Done(_group_facts(group))
         return Failed(Failure(FailureKind.REFUSED, "NOT_FOUND", "no such group"))
 

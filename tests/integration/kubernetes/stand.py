@@ -196,7 +196,14 @@ async def running(
         serves=lambda driver: driver == plugin.driver,
     )
     writer = f"writer-{time.monotonic_ns()}"
-    lane = Lane(cluster, cluster.requests, cluster.ledger, cluster.secrets)
+    lane = Lane(
+        cluster,
+        cluster.requests,
+        cluster.ledger,
+        cluster.secrets,
+        fence=cluster.fence,
+        groups=cluster.groups.side,
+    )
     runner = Runner({"east": lane}, work.Tools(plugin, clock, writer), told=_told, workers=workers)
     async with asyncio.TaskGroup() as group:
         run = cluster.run(runner.wake, cast("Intake", None), cast("PluginSink", None))

@@ -28,6 +28,8 @@ VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"
 ONLY_AFTER_A_CONFLICT = {
     ("get", "volumesnapshots"),
     ("get", "volumesnapshotcontents"),
+    ("get", "volumegroupsnapshots"),
+    ("get", "volumegroupsnapshotcontents"),
     ("get", "persistentvolumeclaims"),
     ("get", "persistentvolumes"),
 }
@@ -117,10 +119,41 @@ def _work(admin: access.Access, driver: localdisk.LocalDisk, made: serve.Serve) 
         uid = admin.get("volumesnapshot", "two", "-n", "default")["metadata"]["uid"]
         made.cli("snapshot", "restore", uid, "--as", "restored", "--wait")
         made.cli("snapshot", "delete", uid, "--wait")
+        _group(admin)
         admin.kubectl("delete", "volumesnapshot", "one", "static", "-n", "default", "--timeout=30s")
         claims.until("all gone", lambda: not admin.get("volumesnapshotcontent")["items"])
     left = driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries
     assert [entry.snapshot.snapshot_id for entry in left] == []
+
+
+def _group(admin: access.Access) -> None:
+    """A group of one claim: made, ready, deleted."""
+    version = "groupsnapshot.storage.k8s.io/v1"
+    klass = {
+        "apiVersion": version,
+        "kind": "VolumeGroupSnapshotClass",
+        "metadata": {"name": "together"},
+        "driver": localdisk.NAME,
+        "deletionPolicy": "Delete",
+    }
+    group = {
+        "apiVersion": version,
+        "kind": "VolumeGroupSnapshot",
+        "metadata": {"name": "all", "namespace": "default"},
+        "spec": {
+            "volumeGroupSnapshotClassName": "together",
+            "source": {"selector": {"matchLabels": {"in": "all"}}},
+        },
+    }
+    admin.kubectl("label", "pvc", "data", "in=all")
+    admin.apply([klass, group])
+    claims.until("the group is ready", lambda: _is_ready_group(admin, "all"))
+    admin.kubectl("delete", "volumegroupsnapshot", "all", "-n", "default", "--timeout=30s")
+
+
+def _is_ready_group(admin: access.Access, name: str) -> bool:
+    found = admin.get("volumegroupsnapshot", name, "-n", "default")
+    return found.get("status", {}).get("readyToUse") is True
 
 
 def _class_with_secret(admin: access.Access) -> None:
