@@ -343,7 +343,7 @@ def _inspect_secret(facts: Facts, content: Object) -> SecretRef:
         if intent is not None:
             return SecretRef.parse(str(intent.get("inspectSecret") or ""))
         given = (facts.klass or {}).get("parameters") or {}
-        return templates.secrets(given, templates.Names(content["metadata"]["name"])).inspect
+        return templates.listing_secret(given, content["metadata"]["name"])
     except (templates.TemplateError, ValueError):
         return NO_SECRET
 

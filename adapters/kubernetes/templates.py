@@ -47,10 +47,15 @@ def driver_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
 
 def secrets(parameters: Mapping[str, str], given: Names) -> SnapshotSecrets:
     """The references for the create, delete and inspect calls. TemplateError names what is wrong."""
-    own, listing = (f"{names.PARAMETER_PREFIX}{secret}" for secret in names.SECRET_PARAMETERS)
+    own = f"{names.PARAMETER_PREFIX}{names.SECRET_PARAMETERS[0]}"
     create = _reference(parameters, own, _tokens("volumesnapshot", given))
-    listed = _reference(parameters, listing, _tokens("volumesnapshot", Names(given.content)))
-    return SnapshotSecrets(create=create, delete=create, inspect=listed or create)
+    return SnapshotSecrets(create=create, delete=create, inspect=listing_secret(parameters, given.content) or create)
+
+
+def listing_secret(parameters: Mapping[str, str], content: str) -> SecretRef:
+    """The reference for the inspect calls alone: of names its templates know the content's only."""
+    own = f"{names.PARAMETER_PREFIX}{names.SECRET_PARAMETERS[1]}"
+    return _reference(parameters, own, _tokens("volumesnapshot", Names(content)))
 
 
 def group_secrets(parameters: Mapping[str, str], given: Names) -> SnapshotSecrets:

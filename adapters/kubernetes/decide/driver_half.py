@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from adapters.kubernetes import names, shape, templates, translate
+from adapters.kubernetes import member, names, shape, templates, translate
 from adapters.kubernetes.facts import Facts, is_deleting, path, seconds_of, snapshot_of_reference
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.keys import snapshot_key
@@ -28,16 +28,8 @@ from bridge.model.snapshot import (
 
 Object = dict[str, Any]
 
-GROUP_HANDLE = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
-"""On a content: the group that it is a member of."""
 GATE_CODES = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY"})
 """A plugin that restarts is no fault of a snapshot: told on /readyz, not on every content."""
-
-
-def group_of(content: Object) -> str:
-    """The handle of the group snapshot that it is a member of; empty for one of its own."""
-    marked = (content["metadata"].get("annotations") or {}).get(GROUP_HANDLE)
-    return str(path(content, "status", "volumeGroupSnapshotHandle") or marked or "")
 
 
 def handle_of(content: Object) -> str:
@@ -73,7 +65,7 @@ def wish_of(content: Object) -> Wish:
         notes = content["metadata"].get("annotations") or {}
         if names.BEING_DELETED in notes or (is_static(content) and not snapshot_of_reference(content)):
             return Wish.ABSENT
-    if group_of(content) and not handle_of(content):
+    if member.group_handle(content) and not handle_of(content):
         return Wish.GONE  # Its group brings the handle.
     return Wish.PRESENT
 
@@ -122,8 +114,8 @@ def record(facts: Facts, content: Object, memory: shape.Memory | None) -> Record
         policy=policy_of(content),
         handle=handle,
         ready=kept.ready and bool(handle),
-        note=None if group_of(content) else kept.note,
-        note_open=kept.note_open and not handle and not group_of(content),
+        note=None if member.group_handle(content) else kept.note,
+        note_open=kept.note_open and not handle and not member.group_handle(content),
     )
 
 
@@ -144,13 +136,13 @@ def goes(content: Object) -> bool:
 
 
 def _source(content: Object) -> Source:
-    handle = handle_of(content) if group_of(content) else path(content, "spec", "source", "snapshotHandle")
+    handle = handle_of(content) if member.group_handle(content) else path(content, "spec", "source", "snapshotHandle")
     return HandleSource(handle) if handle else VolumeSource(path(content, "spec", "source", "volumeHandle") or "")
 
 
 def policy_of(content: Object) -> DeletionPolicy:
     """A member is deleted with its group and never alone."""
-    return DeletionPolicy.RETAIN if group_of(content) else translate.policy_of(content["spec"])
+    return DeletionPolicy.RETAIN if member.group_handle(content) else translate.policy_of(content["spec"])
 
 
 def _parameters(facts: Facts, content: Object) -> tuple[dict[str, str], Failure | None]:
@@ -178,7 +170,7 @@ def _secrets(facts: Facts, content: Object) -> SnapshotSecrets:
     own = translate.annotated_secrets(content)
     try:
         given = (facts.klass or {}).get("parameters") or {}
-        listing = templates.secrets(given, templates.Names(content["metadata"]["name"])).inspect
+        listing = templates.listing_secret(given, content["metadata"]["name"])
     except templates.TemplateError:
         return own
     return dataclasses.replace(own, inspect=listing or own.inspect)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.kubernetes import names, shape
+from adapters.kubernetes import member, names, shape
 from adapters.kubernetes.decide import driver_half
 from adapters.kubernetes.facts import Facts, snapshot_of_reference
 from bridge.model.failure import Failure, FailureKind
@@ -58,7 +58,7 @@ def facts(item: Object, klass: Object | None = None, **more: Any) -> Facts:
         ("static, never bound", content(STATIC, UNBOUND), Wish.PRESENT),
         ("a member", content(MEMBER), Wish.PRESENT),
         ("a member whose handle is not known yet",
-         content({"metadata__annotations": {driver_half.GROUP_HANDLE: "group-1"}}), Wish.GONE),
+         content({"metadata__annotations": {member.GROUP_HANDLE: "group-1"}}), Wish.GONE),
         ("a member that is told to go", content(MEMBER, GOES, TOLD), Wish.ABSENT),
     ],
 )  # fmt: skip
@@ -69,6 +69,8 @@ def test_what_a_content_wants(case: str, item: Object, wish: Wish) -> None:
 def test_a_dynamic_contents_request() -> None:
     secret = {names.DELETION_SECRET_NAME: "s", names.DELETION_SECRET_NAMESPACE: "vault"}
     klass = o.klass(parameters={"type": "fast", "csi.storage.k8s.io/snapshotter-list-secret-name": "list",
+                                "csi.storage.k8s.io/snapshotter-secret-name": "${volumesnapshot.name}",
+                                "csi.storage.k8s.io/snapshotter-secret-namespace": "vault",
                                 "csi.storage.k8s.io/snapshotter-list-secret-namespace": "vault"})  # fmt: skip
     item = content({"metadata__annotations": secret})
     found = driver_half.request("c", facts(item, klass))
@@ -78,6 +80,7 @@ def test_a_dynamic_contents_request() -> None:
     assert found.parameters == {"type": "fast"}
     assert found.secrets.create == found.secrets.delete == SecretRef("k8s", "vault/s")
     assert found.secrets.inspect == SecretRef("k8s", "vault/list")
+    assert driver_half.record(facts(item, klass), item, None).secrets == found.secrets
     assert (found.policy, found.held, found.trouble) == (DeletionPolicy.DELETE, True, None)
 
 
