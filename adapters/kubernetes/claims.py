@@ -1,19 +1,28 @@
-"""The hold on a source claim: one finalizer, shared by all snapshots of the claim that are under way."""
+"""The hold on a source claim: one finalizer, shared by all snapshots of the claim that are under way.
+
+Snapshots of one claim often come in a row. So when one is ready its hold is let go a little later, and the next one
+finds it there. A crash in between costs nothing: a ready snapshot whose claim is held is looked at after the start.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from adapters.kubernetes import names
 from adapters.kubernetes.facts import is_deleting
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
-from bridge.model.failure import ConflictError
+from bridge.model.failure import BridgeError, ConflictError
+
+log = logging.getLogger(__name__)
 
 TRIES = 5
 """A claim has many writers, so a conflict is met here instead of by a whole new pass."""
+LINGER_SECONDS = 1.0
+"""For how long a hold stays after the last snapshot that needed it."""
 
 
 class ClaimHolds:
@@ -27,6 +36,25 @@ class ClaimHolds:
         self._writer = writer
         self._shared = shared or world.claim_is_held_for_others
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+        self._due: dict[tuple[str, str], float] = {}
+        self._any = asyncio.Event()
+        self._lingers = False
+
+    async def run(self) -> None:
+        """Let go of what nobody needs any more, until cancelled. Without it `drop_later` drops at once."""
+        loop = asyncio.get_running_loop()
+        self._lingers = True
+        try:
+            while True:
+                await self._any.wait()
+                await asyncio.sleep(max(0.0, min(self._due.values(), default=0.0) - loop.time()))
+                now = loop.time()
+                for place in [place for place, due in self._due.items() if due <= now]:
+                    await self._drop_due(place)
+                if not self._due:
+                    self._any.clear()
+        finally:
+            self._lingers = False
 
     async def take(self, namespace: str, name: str) -> None:
         """Hold the claim. A claim that is missing or being deleted is left as it is."""
@@ -40,6 +68,25 @@ class ClaimHolds:
         async with self._alone(namespace, name):
             if not self._shared(namespace, name, uid):
                 await self._change(namespace, name, held=False)
+
+    async def drop_later(self, namespace: str, name: str, uid: str) -> None:
+        """`drop`, but not yet: another snapshot of the claim may want it. For a snapshot that stays."""
+        if not self._lingers:
+            await self.drop(namespace, name, uid)
+        elif self._is_held(namespace, name):
+            self._due[namespace, name] = asyncio.get_running_loop().time() + LINGER_SECONDS
+            self._any.set()
+
+    async def _drop_due(self, place: tuple[str, str]) -> None:
+        """Nobody's drop in particular. Whoever still needs the claim drops it at its own end."""
+        self._due.pop(place, None)
+        try:
+            await self.drop(*place, "")
+        except BridgeError as error:
+            log.debug(
+                "a claim could not be let go; again soon", extra={"claim": "/".join(place), "error": str(error)}
+            )
+            self._due.setdefault(place, asyncio.get_running_loop().time() + LINGER_SECONDS)
 
     def _is_held(self, namespace: str, name: str) -> bool:
         claim = self._world.claims.get(namespace, name)

@@ -36,6 +36,7 @@ class Client:
     def __init__(self, connection: Connection, *, timeout_seconds: float = 30.0, pacer: Pacer | None = None) -> None:
         self._connection = connection
         self._pacer = pacer
+        self._seconds = timeout_seconds
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self.requests = 0
         """Requests sent so far, for tests and figures."""
@@ -150,19 +151,40 @@ class Client:
             if self._pacer is not None:
                 await self._pacer.wait()
             try:
-                response = await self._send(
-                    method, path, query=query, data=data, content_type=content_type, timeout=self._timeout
-                )
-                async with response:
-                    payload = await response.read()
+                status, payload, headers = await self._exchange(method, path, data, content_type, query)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _unreachable(error) from error
-            if response.status < 300:
+            if status < 300:
                 return _decode(payload)
-            refusal = _refusal(response.status, payload, response.headers)
+            refusal = _refusal(status, payload, headers)
             if refusal.retry_after_seconds <= 0 or tries >= THROTTLED_TRIES:
                 raise refusal
             await asyncio.sleep(refusal.retry_after_seconds)
+
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None, content_type: str, query: Mapping[str, str] | None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """One call: status, payload, headers. Small ones go over the kept connections, lists do not."""
+        pool = self._connection.pool() if query is None else None
+        if pool is not None:
+            self.requests += 1
+            headers = await self._headers(data, content_type)
+            answer = await pool.request(method, path, headers, data, timeout_seconds=self._seconds)
+            return answer.status, answer.payload, answer.headers
+        response = await self._send(
+            method, path, query=query, data=data, content_type=content_type, timeout=self._timeout
+        )
+        async with response:
+            return response.status, await response.read(), response.headers
+
+    async def _headers(self, data: bytes | None, content_type: str) -> dict[str, str]:
+        headers = {}
+        authorization = await self._connection.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
+        if data is not None:
+            headers["Content-Type"] = content_type
+        return headers
 
     async def _send(
         self,
@@ -174,12 +196,7 @@ class Client:
         data: bytes | None = None,
         content_type: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        headers = {}
-        authorization = await self._connection.authorization()
-        if authorization:
-            headers["Authorization"] = authorization
-        if data is not None:
-            headers["Content-Type"] = content_type
+        headers = await self._headers(data, content_type)
         self.requests += 1
         return await self._connection.session().request(
             method,
@@ -212,9 +229,10 @@ def _refusal(status: int, payload: bytes, headers: Mapping[str, str]) -> ApiErro
         if isinstance(body, dict):
             reason, message = str(body.get("reason") or ""), str(body.get("message") or message)
     wait_seconds = 0.0
-    if status == 429 or (status >= 500 and "Retry-After" in headers):
+    wished = headers.get("retry-after")  # The one sort of mapping has lower case, the other does not care.
+    if status == 429 or (status >= 500 and wished is not None):
         with contextlib.suppress(ValueError):
-            wait_seconds = min(float(headers.get("Retry-After") or 1), MOST_RETRY_AFTER_SECONDS)
+            wait_seconds = min(float(wished or 1), MOST_RETRY_AFTER_SECONDS)
         wait_seconds = max(wait_seconds, 0.05)
     return ApiError(status, reason, message, retry_after_seconds=wait_seconds)
 

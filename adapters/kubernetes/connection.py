@@ -12,11 +12,13 @@ from typing import Any
 
 import aiohttp
 
+from adapters.kubernetes import wire
 from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 
 _READ_BUFFER_BYTES = 2**20
 _GOODBYE_SECONDS = 0.05
+_HEADERS = {"Accept": "application/json", "User-Agent": "snapbridge"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -29,10 +31,22 @@ class Connection:
     _rest: Any
     _limit: int
     _session: aiohttp.ClientSession | None = None
+    _pool: wire.Pool | None = None
     _closed: bool = False
 
+    def pool(self) -> wire.Pool | None:
+        """Kept connections for small calls; None where a proxy is in the way. UnavailableError as in `session`."""
+        if self._closed:
+            raise failure.UnavailableError("the connection to the API server is closed")
+        if self.proxy:
+            return None
+        if self._pool is None:
+            where = wire.place(self.host, self._rest.ssl_context, self.server_name)
+            self._pool = wire.Pool(where, limit=max(4, self._limit // 4), headers=_HEADERS)
+        return self._pool
+
     def session(self) -> aiohttp.ClientSession:
-        """The pool, opened when it is needed; `trust_env` is off, the proxy is in `proxy`.
+        """For lists and watches, opened when it is needed; `trust_env` is off, the proxy is in `proxy`.
 
         UnavailableError after `close`: a call that was late must not open another pool.
         """
@@ -43,7 +57,8 @@ class Connection:
                 connector=aiohttp.TCPConnector(limit=self._limit, ssl=self._rest.ssl_context, keepalive_timeout=60),
                 trust_env=False,
                 read_bufsize=_READ_BUFFER_BYTES,
-                headers={"Accept": "application/json", "User-Agent": "snapbridge"},
+                # Not compressed: the way is short, and packing costs the server more than it saves.
+                headers={**_HEADERS, "Accept-Encoding": "identity"},
             )
         return self._session
 
@@ -62,6 +77,8 @@ class Connection:
     async def close(self) -> None:
         """Close the pool for good."""
         self._closed = True
+        if self._pool is not None:
+            await self._pool.close()
         if self._session is not None:
             await self._session.close()
             # TLS connections say goodbye on later turns of the loop.

@@ -146,4 +146,4 @@ class SnapshotRequests:
     async def _drop_claim(self, request: SnapshotRequest, snapshot: Object) -> None:
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
-            await self.claims.drop(request.namespace, claim, request.key.uid)
+            await self.claims.drop_later(request.namespace, claim, request.key.uid)

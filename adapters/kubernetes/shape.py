@@ -1,7 +1,8 @@
 """Content object <-> record. Pure: it builds and reads objects, and writes none.
 
-The content is the record: handle and readiness in its status, the open note in two annotations (upstream's
-mark, and ours with all that an identical repeat needs), the policy in its spec.
+The content is the record: handle and readiness in its status, the open note in an annotation of ours (all that an
+identical repeat needs), the policy in its spec. A handle in the status settles the note. Upstream's mark of a create
+under way is set for upstream's sake only, by `marks.py`, when a create takes long (docs/decisions/0008-marks.md).
 """
 
 from __future__ import annotations
@@ -172,15 +173,20 @@ def class_name(facts: Facts) -> str:
     return str(klass["metadata"]["name"])
 
 
-def with_note(content: Object, record: Record) -> Object | None:
-    """The content with its marks as the record wants them; None when they are so already."""
+def with_note(content: Object, record: Record, *, mark: bool = False) -> Object | None:
+    """The content with its marks as the record wants them; None when they are so already.
+
+    The handle settles a note, so it is not taken off for that alone: it goes with the next write there is.
+    `mark`: upstream's mark goes onto an open one at once, because the other half may be upstream's.
+    """
     notes = dict(content["metadata"].get("annotations") or {})
     before = dict(notes)
     if record.note_open and record.note is not None:
-        if names.BEING_CREATED not in notes:
-            notes[names.BEING_CREATED] = "yes"
+        if names.BEING_CREATED not in notes and _intent(content) is None:
             notes[names.INTENT] = _intent_text(record.note, record.secrets.inspect)
-    else:
+        if mark:
+            notes[names.BEING_CREATED] = "yes"
+    elif names.BEING_CREATED in notes or not record.handle:
         notes.pop(names.BEING_CREATED, None)
         if record.ready or record.note is None:
             notes.pop(names.INTENT, None)
@@ -188,6 +194,32 @@ def with_note(content: Object, record: Record) -> Object | None:
     if notes == before and held is content:
         return None
     return {**held, "metadata": {**held["metadata"], "annotations": notes}}
+
+
+def marked(content: Object) -> Object:
+    """The content with upstream's mark, which keeps upstream from taking it for one without a snapshot."""
+    metadata = content["metadata"]
+    notes = {**(metadata.get("annotations") or {}), names.BEING_CREATED: "yes"}
+    return {**content, "metadata": {**metadata, "annotations": notes}}
+
+
+def may_be_under_way(content: Object) -> bool:
+    """Whether a create may have been sent for it and its outcome is not known: its note is open.
+
+    A status that says nothing at all is what upstream's sidecar leaves when it has deleted the snapshot.
+    """
+    status = content.get("status")
+    if not path(content, "spec", "source", "volumeHandle") or (status or {}).get("snapshotHandle"):
+        return False
+    if is_marked(content):
+        return True
+    emptied = status is not None and not status.get("error") and status.get("readyToUse") is None
+    return not emptied and _intent(content) is not None
+
+
+def is_marked(content: Object) -> bool:
+    """Whether upstream's mark of a create under way is on it."""
+    return names.BEING_CREATED in (content["metadata"].get("annotations") or {})
 
 
 def with_status(content: Object, record: Record, now: float) -> Object | None:
@@ -234,7 +266,6 @@ def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
     own = memory or Memory(failure=_failure_of(status))
     if note is not None and own.unsure:
         note = dataclasses.replace(note, unsure=True)
-    marked = names.BEING_CREATED in (content["metadata"].get("annotations") or {})
     secrets = translate.annotated_secrets(content)
     inspect = _inspect_secret(facts, content)
     return Record(
@@ -244,7 +275,7 @@ def record_of(facts: Facts, content: Object, memory: Memory | None) -> Record:
         policy=translate.policy_of(spec),
         secrets=dataclasses.replace(secrets, inspect=inspect or secrets.inspect),
         note=note,
-        note_open=marked and note is not None and not handle,
+        note_open=may_be_under_way(content) and note is not None and not handle,
         handle=handle,
         ready=bool(status.get("readyToUse")) and bool(handle),
         size_bytes=status.get("restoreSize"),

@@ -31,6 +31,8 @@ POLICY_SECONDS = 2.0
 class ContentRecords(Contents):
     """What differs from a ledger that makes its contents itself."""
 
+    MARKS_AT_ONCE = True
+
     def __init__(self, cluster: str, world: DriverWorld, writer: Writer, events: Events, clock: Clock) -> None:
         super().__init__(cluster, world, writer, events, clock)
         self._confirmed: dict[str, float] = {}

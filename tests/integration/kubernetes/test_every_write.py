@@ -16,7 +16,7 @@ from tests.integration.kubernetes.test_snapshots import CLAIM, of
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import Crash, MemoryPlugin
 
-CREATE_WRITES = 8
+CREATE_WRITES = 7
 DELETE_WRITES = 3
 
 

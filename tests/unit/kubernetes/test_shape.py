@@ -54,7 +54,7 @@ def test_one_create_carries_everything_and_is_read_back_whole() -> None:
     assert made["metadata"]["name"] == "snapcontent-6f1c"
     assert made["metadata"]["finalizers"] == [names.CONTENT_FINALIZER]
     notes = made["metadata"]["annotations"]
-    assert notes[names.BEING_CREATED] == "yes"
+    assert names.BEING_CREATED not in notes, "upstream's mark is for creates that take long"
     assert notes[names.DELETION_SECRET_NAME] == "s"
     assert notes[names.DELETION_SECRET_NAMESPACE] == "n"
     assert made["spec"]["volumeSnapshotRef"]["uid"] == o.UID
@@ -174,8 +174,18 @@ def test_binding_keeps_what_the_owner_wrote() -> None:
     assert unbound["metadata"]["finalizers"] == ["mine/one"]
 
 
-def test_a_ready_snapshot_leaves_no_mark_and_one_in_work_keeps_its_note() -> None:
+def test_a_handle_settles_the_note_without_a_write_of_its_own() -> None:
     content = shape.new_content(fresh(), facts())
+    assert shape.with_note(content, fresh()) is None
+    assert shape.with_note(content, fresh(handle="s-1", ready=True, note_open=False)) is None
+    done = {**content, "status": {"snapshotHandle": "s-1", "readyToUse": True}}
+    assert read(content).note_open
+    assert not read(done).note_open
+    assert read(done).note == NOTE, "a driver that works on the cut is asked again with the same words"
+
+
+def test_upstreams_mark_goes_with_the_handle_and_takes_the_note_along_once_it_is_ready() -> None:
+    content = shape.marked(shape.new_content(fresh(), facts()))
     working = shape.with_note(content, fresh(handle="s-1", note_open=False))
     assert working is not None
     assert set(working["metadata"]["annotations"]) & {names.BEING_CREATED, names.INTENT} == {names.INTENT}
@@ -183,7 +193,37 @@ def test_a_ready_snapshot_leaves_no_mark_and_one_in_work_keeps_its_note() -> Non
     assert done is not None
     assert not set(done["metadata"]["annotations"]) & {names.BEING_CREATED, names.INTENT}
     assert shape.with_note(done, fresh(handle="s-1", ready=True, note_open=False)) is None
-    assert shape.with_note(content, fresh()) is None
+
+
+def test_a_refused_create_takes_the_note_off_at_once() -> None:
+    content = shape.new_content(fresh(), facts())
+    closed = shape.with_note(content, fresh(note=None, note_open=False, failure=REFUSED))
+    assert closed is not None
+    assert names.INTENT not in closed["metadata"]["annotations"]
+    assert not read(closed).note_open
+
+
+@pytest.mark.parametrize(
+    ("status", "is_open"),
+    [
+        (None, True),
+        ({"readyToUse": False, "error": {"message": "lost"}}, True),
+        ({"snapshotHandle": "s-1", "readyToUse": False}, False),
+        ({}, False),
+    ],
+    ids=["nothing known", "an unsure call", "cut", "deleted and emptied by upstream"],
+)
+def test_a_note_is_open_until_a_handle_was_known(status: dict[str, Any] | None, is_open: bool) -> None:
+    content = shape.new_content(fresh(), facts())
+    record = read(content if status is None else {**content, "status": status})
+    assert record.note_open is is_open
+
+
+def test_a_note_that_was_copied_to_a_pre_provisioned_content_says_nothing() -> None:
+    made = shape.new_content(fresh(), facts())
+    copied = o.content(metadata__annotations=made["metadata"]["annotations"], spec__source={"snapshotHandle": "s-9"})
+    assert not shape.may_be_under_way(copied)
+    assert not read(copied).note_open
 
 
 def test_opening_a_note_on_somebody_elses_content_also_holds_it() -> None:
