@@ -10,10 +10,11 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.from-lock
 PYTEST_ARGS ?=
+CAMPAIGN_ARGS ?=
 WORKERS ?= 2
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
-.PHONY: help env lock servers packages check format test nightly bench demo demo-kubernetes demo-nomad proto clean
+.PHONY: help env lock servers packages check format test nightly bench campaign demo demo-kubernetes demo-nomad proto clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +55,9 @@ nightly: env ## the core's properties over 10,000 fault sequences instead of 500
 
 bench: env packages servers ## measure beside the incumbent in one run: prints a table, writes bench.json
 	$(BIN)/python -m bench
+
+campaign: env packages servers ## the fault stories on upstream's stack and ours: leaked, doubled, lost, stuck (half an hour)
+	$(BIN)/python -m bench.campaign $(CAMPAIGN_ARGS)
 
 demo: env ## snapshot, damage, restore on this machine: nothing else is needed
 	$(BIN)/python -m demo.standalone

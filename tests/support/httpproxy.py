@@ -22,6 +22,10 @@ Strike = Callable[[str, str], bool]
 """(moment, what) -> whether to cut: moment is "before" or "after", what is "VERB path"."""
 
 
+Refuse = Callable[[web.Request], web.Response | None]
+"""What to answer instead of the server; None passes the request on."""
+
+
 class Answer(NamedTuple):
     """One request and its status."""
 
@@ -39,17 +43,29 @@ class HttpProxy:
         self.writes: list[str] = []
         self.answers: list[Answer] = []
         self.strike: Strike = lambda _moment, _what: False
+        self.refuse: Refuse = lambda _request: None
+        self.stream_seconds: float | None = None
+        """After so long a stream is cut in the middle of a line; None lets it live."""
         self.url = ""
         self._tls: ssl.SSLContext | bool = tls if tls is not None else True
         self._client: aiohttp.ClientSession | None = None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        refusal = self.refuse(request)
+        if refusal is not None:
+            return refusal
         what = f"{request.method} {request.path}"
         write = request.method in WRITES
         if write:
             self.writes.append(what)
             if self.strike("before", what):
                 return self._cut(request)
+        try:
+            return await self._forward(request, what, write)
+        except aiohttp.ClientError:
+            return self._cut(request)  # the server is away: so are we
+
+    async def _forward(self, request: web.Request, what: str, write: bool) -> web.StreamResponse:
         assert self._client is not None
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         async with self._client.request(
@@ -73,11 +89,23 @@ class HttpProxy:
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):
+        watch = "watch" in request.query
+        begun = asyncio.get_running_loop().time()
+        with contextlib.suppress(ConnectionResetError, aiohttp.ClientPayloadError):
             async for chunk in answer.content.iter_any():
+                if watch and self.stream_seconds is not None and self._old(begun):
+                    await response.write(chunk[: len(chunk) // 2])
+                    break
                 await response.write(chunk)
-            await response.write_eof()
+            else:
+                await response.write_eof()
+                return response
+        if request.transport is not None:
+            request.transport.abort()
         return response
+
+    def _old(self, begun: float) -> bool:
+        return self.stream_seconds is not None and asyncio.get_running_loop().time() - begun > self.stream_seconds
 
     def _cut(self, request: web.Request) -> web.Response:
         if request.transport is not None:
