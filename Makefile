@@ -72,5 +72,5 @@ proto: env ## generate bridge/pb from proto/ in an environment of its own
 	$(BIN)/python tools/make_proto.py
 
 clean: ## remove the environment and the tools' caches; built servers stay in the user's cache
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist .demo bench.json
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist .demo bench.json campaign.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
