@@ -41,27 +41,27 @@ class UpstreamMetrics:
 
     def __init__(self, registry: prom.CollectorRegistry) -> None:
         self._registry = registry
-        self._operations = prom.Histogram(
-            "snapshot_controller_operation_total_seconds",
-            "From the first sight of a request to its end.",
-            ("driver_name", "operation_name", "snapshot_type", "operation_status"),
-            buckets=OPERATION_SECONDS,
-            registry=registry,
-        )
-        self._in_flight = prom.Gauge(
-            "snapshot_controller_operations_in_flight", "Operations under way.", registry=registry
-        )
+        self._operations: prom.Histogram | None = None
         self._calls: prom.Histogram | None = None
         self._queues: _QueueMeters | None = None
         self._drivers: set[str] = set()
 
     def operation(self, driver: str, operation: str, kind: str, status: str, seconds: float) -> None:
         """One has ended: `operation` as CreateSnapshot, `kind` dynamic or pre-provisioned, `status` success …"""
+        if self._operations is None:
+            self._operations = prom.Histogram(
+                "snapshot_controller_operation_total_seconds",
+                "From the first sight of a request to its end.",
+                ("driver_name", "operation_name", "snapshot_type", "operation_status"),
+                buckets=OPERATION_SECONDS,
+                registry=self._registry,
+            )
         self._operations.labels(self._bounded(driver), operation, kind, status).observe(max(seconds, 0.0))
 
     def watch_in_flight(self, count: Callable[[], int]) -> None:
         """Read the number of operations under way here at a scrape."""
-        self._in_flight.set_function(count)
+        name = "snapshot_controller_operations_in_flight"
+        prom.Gauge(name, "Operations under way.", registry=self._registry).set_function(count)
 
     def call_ended(self, driver: str, method: str, code: str, seconds: float) -> None:
         """One plugin call has ended: a listener for `RoleSurroundings.on_call`."""

@@ -52,6 +52,8 @@ def plan(given: Given) -> RolePlan:
     socket = given.text("csi-address")
 
     async def start(lent: RoleSurroundings) -> Role:
+        meters = UpstreamMetrics(lent.meters)
+        lent.on_call(meters.call_ended)
         await lent.sink.ensure_socket(socket, socket.removeprefix("unix://"))
         driver = await _driver(lent, socket)
         way = await connection.open_connection(settings)
@@ -60,8 +62,6 @@ def plan(given: Given) -> RolePlan:
             timeout_seconds=settings.request_timeout_seconds,
             pacer=pacer(settings.api_qps, settings.api_burst),
         )
-        meters = UpstreamMetrics(lent.meters)
-        lent.on_call(meters.call_ended)
         half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=Ways(settings.naming, node))
         if settings.leader_election:
             standing = await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,))
