@@ -48,10 +48,6 @@ class _Memory:
     claim_left: BridgeError | None = None
 
 
-def _no_group(_snapshot: Object) -> str:
-    return ""
-
-
 class Turns:
     """The turn of the cluster half's loops. A key is a VolumeSnapshot's uid, a content's own key, or a claim's."""
 
@@ -61,15 +57,13 @@ class Turns:
         self._events = events
         self._clock = clock
         self._rules = rules
-        self._claims = ClaimHolds(world, writer, shared=self.claim_is_needed)
+        self.claims = ClaimHolds(world, writer, shared=self.claim_is_needed)
         self._since: dict[str, float] = {}
         """Uid -> when its content was first seen here, on the loop's clock; until it is ready or gone."""
         self.standing: Callable[[str], str] = lambda _key: ""
         """Why nothing may be done for a key at this moment; empty when we may act."""
-        self.kept_by_group: Callable[[Object], str] = _no_group
-        """Why a VolumeSnapshot's group keeps it; empty when it has none or that is gone."""
-        self.more_needs: list[Callable[[str, str], bool]] = []
-        """Others who may need the hold on a claim (namespace, name): group snapshots under way."""
+        self.judge_member: Callable[[Facts], str] = lambda _facts: ""
+        """Why its group keeps a snapshot that is being deleted; ElsewhereError when the group looks after it."""
 
     async def turn(self, key: str) -> float | None:
         """See bridge.ports.loop.Turn."""
@@ -109,7 +103,7 @@ class Turns:
 
     def claim_is_needed(self, namespace: str, claim: str, uid: str) -> bool:
         """Whether another snapshot than `uid` needs the hold on this claim."""
-        if any(needs(namespace, claim) for needs in self.more_needs):
+        if any(needs(namespace, claim, uid) for needs in self._world.other_holders):
             return True
         for snapshot in self._world.snapshots.each("holding-claim", f"{namespace}/{claim}"):
             other = snapshot["metadata"]["uid"]
@@ -132,11 +126,12 @@ class Turns:
             facts=facts,
             now=self._clock.now(),
             waited_seconds=self._waited(facts),
+            content_name=name,
             content_known=content is not None or name in memory.looked_up or contents.saw_go("", name),
             claim_shared=shared,
             claim_left=memory.claim_left is not None,
             shared_with=self._sharing(facts),
-            kept_by_group=self.kept_by_group(snapshot) if snapshot is not None else "",
+            kept_by_group=self.judge_member(facts),
             source_mode=self._rules.source_mode,
             node=self._node(facts),
         )
@@ -168,7 +163,7 @@ class Turns:
 
     async def _sweep(self, namespace: str, name: str) -> None:
         if not self.claim_is_needed(namespace, name, ""):
-            await self._claims.drop(namespace, name, "")
+            await self.claims.drop(namespace, name, "")
 
     async def _perform(self, facts: Facts, step: binding.Step, memory: _Memory) -> None:
         snapshot = facts.snapshot
@@ -200,11 +195,11 @@ class Turns:
         namespace = snapshot["metadata"]["namespace"]
         claim = path(snapshot, "spec", "source", "persistentVolumeClaimName")
         if isinstance(step, binding.HoldClaim):
-            taking = self._claims.take(namespace, claim)
+            taking = self.claims.take(namespace, claim)
             await self._tried(taking, snapshot, "SnapshotContentCreationFailed", in_status=True)
             return
         try:
-            await self._claims.drop(namespace, claim, facts.uid)
+            await self.claims.drop(namespace, claim, facts.uid)
         except (ConflictError, ElsewhereError):
             raise
         except BridgeError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from adapters.kubernetes import names, shape, translate
+from adapters.kubernetes import member, names, shape, translate
 from adapters.kubernetes.decide import bound_status
 from adapters.kubernetes.decide.bound_status import News
 from adapters.kubernetes.facts import (
@@ -25,7 +25,6 @@ from bridge.model.snapshot import DeletionPolicy, HandleSource, Record, Snapshot
 
 Object = dict[str, Any]
 
-IN_GROUP_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection"
 PATIENCE_SECONDS = 1.0
 """A content that says nothing yet is not told of before: a quick cut then costs one status write instead of two."""
 PENDING_SECONDS = 30.0
@@ -43,6 +42,8 @@ class View:
     """For how long its content has been seen without any news."""
     content_known: bool = True
     """Of a content that is absent: whether that is certain, and no lag of ours."""
+    content_name: str = ""
+    """What its content is or would be called."""
     claim_shared: bool = False
     """Whether another snapshot needs the hold on the claim."""
     claim_left: bool = False
@@ -159,7 +160,9 @@ def needs_claim(facts: Facts) -> bool:
     content is being deleted before its cut holds none.
     """
     snapshot, content = facts.snapshot, facts.content
-    if snapshot is None or is_ready(snapshot) or not path(snapshot, "spec", "source", "persistentVolumeClaimName"):
+    if snapshot is None or is_ready(snapshot) or member.is_made_by_group(snapshot):
+        return False
+    if not path(snapshot, "spec", "source", "persistentVolumeClaimName"):
         return False
     if content is None or not is_bound(content, snapshot):
         return not is_deleting(snapshot) and translate.request(_HERE, facts).trouble is None
@@ -190,8 +193,8 @@ def _alone(content: Object | None) -> Step:
 def _unbound(view: View, snapshot: Object) -> Step:
     """It has no content of its own yet: find it, or make it."""
     facts = view.facts
-    if _is_made_by_group(snapshot):
-        return Rest()  # Its group makes its content; nothing may be cut for it alone.
+    if member.is_made_by_group(snapshot) and not bound_status.was_told(snapshot):
+        return Rest()  # Its group is about to make its content; nothing is ever cut for it alone.
     request = translate.request(_HERE, facts)
     if request.trouble is not None:
         if _claim_is_to_go(view):
@@ -237,7 +240,7 @@ def _deleting(view: View, snapshot: Object) -> Step:
     """Mark the content, delete it if its policy says so, and let go last."""
     facts = view.facts
     finalizers = list(snapshot["metadata"].get("finalizers") or ())
-    kept = [name for name in finalizers if not _is_ours(name)]
+    kept = [name for name in finalizers if name not in names.RELEASED_FINALIZERS]
     if kept == finalizers:
         return DropClaim() if _claim_is_to_go(view) else Rest()
     if view.kept_by_group:
@@ -245,7 +248,7 @@ def _deleting(view: View, snapshot: Object) -> Step:
     content = facts.content
     if content is None:
         if not view.content_known:
-            return Look(static_content(snapshot) or names.content_name(facts.uid))
+            return Look(view.content_name)
     elif is_bound(content, snapshot):
         step = _take_down(view, snapshot, content)
         if step is not None:
@@ -271,16 +274,6 @@ def _take_down(view: View, snapshot: Object, content: Object) -> Step | None:
 
 
 # -- objects -----------------------------------------------------------------------------------------------------
-
-
-def _is_ours(finalizer: str) -> bool:
-    return finalizer in names.SNAPSHOT_FINALIZERS or finalizer == IN_GROUP_FINALIZER
-
-
-def _is_made_by_group(snapshot: Object) -> bool:
-    metadata = snapshot["metadata"]
-    owners = {reference.get("kind") for reference in metadata.get("ownerReferences") or ()}
-    return "VolumeGroupSnapshot" in owners or IN_GROUP_FINALIZER in (metadata.get("finalizers") or ())
 
 
 def _is_protected(content: Object) -> bool:

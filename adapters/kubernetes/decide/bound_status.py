@@ -68,6 +68,11 @@ def is_silent(snapshot: Object, content: Object, trouble: Failure | None) -> boo
     return not (content.get("status") or trouble is not None or snapshot.get("status"))
 
 
+def was_told(snapshot: Object) -> bool:
+    """Whether its status has ever named a content."""
+    return bool(path(snapshot, "status", "boundVolumeSnapshotContentName"))
+
+
 def in_trouble(snapshot: Object, trouble: Failure, now: float) -> News | None:
     """The status of a request that cannot be carried out as it stands; None when it says so already."""
     text = _text(trouble)

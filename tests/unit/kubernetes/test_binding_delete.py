@@ -89,7 +89,7 @@ def test_a_policy_that_was_set_to_retain_after_the_delete_lets_the_snapshot_go()
 
 
 def test_31_without_a_content_the_server_is_asked_once() -> None:
-    assert leaving(content=None, content_known=False) == Look(f"snapcontent-{o.UID}")
+    assert leaving(content=None, content_known=False, content_name="its-name") == Look("its-name")
     assert isinstance(leaving(content=None, content_known=True), Release)
 
 
@@ -133,7 +133,7 @@ def test_a_group_keeps_its_members() -> None:
 
 
 def test_when_the_group_is_gone_its_finalizer_goes_with_ours() -> None:
-    finalizers = [*names.SNAPSHOT_FINALIZERS, binding.IN_GROUP_FINALIZER, "theirs"]
+    finalizers = [*names.SNAPSHOT_FINALIZERS, names.IN_GROUP_FINALIZER, "theirs"]
     step = leaving(snapshot=v.ready_snapshot(metadata__finalizers=finalizers, **v.GONE), content=None)
     assert isinstance(step, Release)
     assert step.body["metadata"]["finalizers"] == ["theirs"]
