@@ -49,7 +49,7 @@ def secrets(parameters: Mapping[str, str], given: Names) -> SnapshotSecrets:
     """The references for the create, delete and inspect calls. TemplateError names what is wrong."""
     own = f"{names.PARAMETER_PREFIX}{names.SECRET_PARAMETERS[0]}"
     create = _reference(parameters, own, _tokens("volumesnapshot", given))
-    return SnapshotSecrets(create=create, delete=create, inspect=listing_secret(parameters, given.content) or create)
+    return SnapshotSecrets(create=create, delete=create, inspect=listing_secret(parameters, given.content))
 
 
 def listing_secret(parameters: Mapping[str, str], content: str) -> SecretRef:

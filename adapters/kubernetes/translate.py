@@ -161,7 +161,8 @@ def _from_content(facts: Facts, content: Object) -> _Cut:
             given = facts.klass.get("parameters") or {}
             parameters = templates.driver_parameters(given) | metadata_parameters(facts, content["metadata"]["name"])
             from_class = templates.secrets(given, _template_names(content))
-            secrets = dataclasses.replace(from_class, delete=secrets.delete)
+            inspect = from_class.inspect or secrets.inspect
+            secrets = dataclasses.replace(from_class, delete=secrets.delete, inspect=inspect)
         elif facts.class_name:
             choose_class(facts)
     except templates.TemplateError as error:
@@ -233,12 +234,13 @@ def _to_make(facts: Facts) -> _Cut:
         parameters = templates.driver_parameters(given) | metadata_parameters(facts, own.content)
     except templates.TemplateError as error:
         raise _creation_failed(str(error)) from error
+    secrets = _class_secrets(klass, own)
     return _Cut(
         csi["driver"],
         VolumeSource(csi["volumeHandle"]),
         DeletionPolicy(klass["deletionPolicy"]),
         parameters,
-        _class_secrets(klass, own),
+        dataclasses.replace(secrets, inspect=secrets.inspect or secrets.create),
     )
 
 
@@ -298,9 +300,9 @@ def _wrong_driver(klass: Object, driver: str) -> Failure | None:
 
 
 def _not_mine(content: Object, snapshot: Object) -> Trouble:
-    called = content["metadata"]["name"]
-    if not points_back(content, snapshot):
+    if not path(content, "spec", "source", "snapshotHandle"):
         return _misbound(content, snapshot)
+    called = content["metadata"]["name"]
     return Trouble(
         "SnapshotContentMismatch",
         f"VolumeSnapshotContent {called} is pre-provisioned while expecting a dynamically provisioned one",
