@@ -129,17 +129,16 @@ class Mirror:
 
     async def _follow(self, session: aiohttp.ClientSession, kind: str, synced: Callable[[str], None]) -> None:
         try:
-            found = await self._read(session, kind)
-            for one in found["items"]:
-                self._take(kind, "ADDED", one)
-            synced(kind)
-            params = {"watch": "1", "resourceVersion": found["metadata"]["resourceVersion"]}
-            async with session.get(f"{KINDS[kind]}/{kind}", params=params) as answer:
-                answer.raise_for_status()
-                async for line in answer.content:
-                    event = json.loads(line)
-                    self._take(kind, event["type"], event["object"])
-            self._break(f"the watch of {kind} has ended")
+            while True:
+                found = await self._read(session, kind)
+                self._replace(kind, found["items"])
+                synced(kind)
+                params = {"watch": "1", "resourceVersion": found["metadata"]["resourceVersion"]}
+                async with session.get(f"{KINDS[kind]}/{kind}", params=params) as answer:
+                    answer.raise_for_status()
+                    async for line in answer.content:
+                        event = json.loads(line)
+                        self._take(kind, event["type"], event["object"])
         except (aiohttp.ClientError, KeyError, ValueError) as error:
             self._break(f"the watch of {kind} has failed: {error!r}")
 
@@ -153,9 +152,19 @@ class Mirror:
             await asyncio.sleep(0.1)
         raise ValueError(f"{kind} is not served: {answer.status}")
 
+    def _replace(self, kind: str, found: list[Object]) -> None:
+        """A list, at the start and after a server has closed a watch that it found too slow."""
+        with self._moved:
+            known = {_place(one) for one in found}
+            for one in [one for one in self.all(kind) if _place(one) not in known]:
+                self._take(kind, "DELETED", one)
+            for one in found:
+                before = self._now.get((kind, *_place(one)))
+                if before is None or before["metadata"]["resourceVersion"] != one["metadata"]["resourceVersion"]:
+                    self._take(kind, "MODIFIED", one)
+
     def _take(self, kind: str, change: str, found: Object) -> None:
-        metadata = found["metadata"]
-        place = (kind, metadata.get("namespace", ""), metadata["name"])
+        place = (kind, *_place(found))
         with self._moved:
             self._past.setdefault(place, []).append(found)
             if change == "DELETED":
@@ -168,6 +177,10 @@ class Mirror:
         with self._moved:
             self._broken = why
             self._moved.notify_all()
+
+
+def _place(found: Object) -> tuple[str, str]:
+    return found["metadata"].get("namespace", ""), found["metadata"]["name"]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support import serve
 from tests.support.bed import access, build, paths, ports, process
 
 _READY_SECONDS = 40.0
@@ -62,29 +61,28 @@ class Kind:
 
 UPSTREAM = Kind("upstream", Maker.UPSTREAM, Maker.UPSTREAM)
 MERGED = Kind("merged", None, None)
+"""`snapbridge kubernetes all`."""
 OUR_CONTROLLER = Kind("our-controller", Maker.OURS, Maker.UPSTREAM)
 OUR_SIDECAR = Kind("our-sidecar", Maker.UPSTREAM, Maker.OURS)
 SPLIT = Kind("split", Maker.OURS, Maker.OURS)
-WHOLE = (UPSTREAM, MERGED)
+WHOLE = (UPSTREAM, SPLIT, MERGED)
 """All upstream's, or all ours: what one upgrades from and to."""
 
 
 class Stack:
     """One stack's processes. It may be started again after `stop` or `kill`."""
 
-    def __init__(self, kind: Kind, admin: access.Access, socket: Path, driver: str) -> None:
+    def __init__(self, kind: Kind, admin: access.Access, socket: Path) -> None:
         self.kind = kind
         self._admin = admin
         self._socket = socket
-        self._driver = driver
-        self._folder = paths.fresh("stack")
         self.controller: process.Process | None = None
         self.sidecar: process.Process | None = None
         if kind.controller is None or kind.sidecar is None:
-            self.whole = self._merged()
+            self.whole = self._part("all", Maker.OURS, (METADATA,))
             return
-        self.controller = self._half("controller", kind.controller, ())
-        self.sidecar = self._half("sidecar", kind.sidecar, (METADATA,))
+        self.controller = self._part("controller", kind.controller, ())
+        self.sidecar = self._part("sidecar", kind.sidecar, (METADATA,))
 
     @property
     def driver_half(self) -> process.Process:
@@ -121,7 +119,7 @@ class Stack:
         assert self.kind.sidecar is not None
         self.sidecar.stop()
         process.forget(self.sidecar)
-        self.sidecar = self._half("sidecar", self.kind.sidecar, flags or (METADATA,))
+        self.sidecar = self._part("sidecar", self.kind.sidecar, flags or (METADATA,))
         self.sidecar.start()
 
     def close(self) -> None:
@@ -130,9 +128,9 @@ class Stack:
         for one in self.processes:
             process.forget(one)
 
-    def _half(self, half: str, maker: Maker, flags: Sequence[str]) -> process.Process:
+    def _part(self, half: str, maker: Maker, flags: Sequence[str]) -> process.Process:
         port = ports.free()
-        more = [f"--csi-address={self._socket}"] if half == "sidecar" else []
+        more = [f"--csi-address={self._socket}"] if half != "controller" else []
         argv: list[str | Path] = [
             *_program(half, maker),
             f"--kubeconfig={self._admin.kubeconfig}",
@@ -153,16 +151,6 @@ class Stack:
                 folder=paths.REPOSITORY,
             )
         )
-
-    def _merged(self) -> process.Process:
-        cluster = {"name": "kube", "kind": "kubernetes", "drivers": [self._driver]}
-        service = serve.service(
-            clusters=[{**cluster, "kubeconfig": str(self._admin.kubeconfig)}],
-            plugins=[{"name": "disk", "socket": str(self._socket)}],
-            service={"workers": 32},
-            folder=self._folder,
-        )
-        return service.process
 
 
 def _program(half: str, maker: Maker) -> list[str | Path]:

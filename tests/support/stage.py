@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,31 +131,30 @@ class Stage:
     def claim(self, *, mode: str = "Filesystem", bound: bool = True, **source: Object) -> Claim:
         """A claim that is bound to a new volume; not bound, it waits for ever. `source` replaces the CSI source."""
         name = self.fresh("claim")
-        handle = self.volume() if bound and not source else ""
-        volume = f"{self.namespace}-{name}"
         spec: Object = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeMode": mode}
-        if bound:
-            more: Object = source or {"csi": {"driver": self.driver_name, "volumeHandle": handle}}
-            body = {
-                **spec,
-                **more,
-                "capacity": {"storage": "1Mi"},
-                "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": {"namespace": self.namespace, "name": name},
-            }
-            self.calls.create("/api/v1/persistentvolumes", {"metadata": {"name": volume}, "spec": body})
-            spec["volumeName"] = volume
-        else:
-            spec["storageClassName"] = "nobody-provisions-this"
-        self.pending_claim(name, spec)
-        if bound:
-            self.seen.until(f"{name} bound", lambda: status(self.of("claims", name)).get("phase") == "Bound")
+        if not bound:
+            self.pending_claim(name, {**spec, "storageClassName": "nobody-provisions-this"})
+            return Claim(name, "")
+        handle = "" if source else self.volume()
+        volume = f"{self.namespace}-{name}"
+        made = self.pending_claim(name, {**spec, "volumeName": volume})
+        body = {
+            **spec,
+            **(source or {"csi": {"driver": self.driver_name, "volumeHandle": handle}}),
+            "capacity": {"storage": "1Mi"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": self.namespace, "name": name, "uid": made["metadata"]["uid"]},
+        }
+        self.calls.create("/api/v1/persistentvolumes", {"metadata": {"name": volume}, "spec": body})
+        told = {"phase": "Bound", "accessModes": spec["accessModes"], "capacity": body["capacity"]}
+        self.patch("claims", name, {"status": told}, sub="status")
+        self.seen.until(f"{name} bound", lambda: status(self.of("claims", name)).get("phase") == "Bound")
         return Claim(name, handle)
 
-    def pending_claim(self, name: str, spec: Object) -> None:
+    def pending_claim(self, name: str, spec: Object) -> Object:
         """A claim with this spec, as it stands."""
         body = {"metadata": {"name": name}, "spec": {**spec, "resources": {"requests": {"storage": "1Mi"}}}}
-        self.calls.create(f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims", body)
+        return self.calls.create(f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims", body)
 
     def snapshot(self, source: Claim | str, klass: str | None = "", *, name: str = "") -> str:
         """A VolumeSnapshot of a claim, or (a text) of a content. `klass` None names no class."""
@@ -227,17 +227,21 @@ class Stage:
 
     def lose_volume(self, claim: Claim) -> None:
         """Make the PersistentVolume of a bound claim vanish."""
-        path = f"/api/v1/persistentvolumes/{self.namespace}-{claim.name}"
-        self.calls.delete(path)
-        self.calls.patch(path, {"metadata": {"finalizers": None}})
+        self.calls.delete(f"/api/v1/persistentvolumes/{self.namespace}-{claim.name}")
 
     def forget(self, handle: str) -> None:
         """Delete on the backend what was left there on purpose."""
         self.driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=handle), timeout=30)
 
-    def strike(self, method: str, fault: faults.Fault, volume: str, **options: Any) -> None:
+    def strike(
+        self, method: str, fault: faults.Fault, volume: str, *, until: threading.Event | None = None, **options: Any
+    ) -> None:
         """Script a fault for the snapshot calls of one volume (CreateSnapshot) or of its snapshots (others)."""
-        self.proxy.script(method, fault, when=lambda asked: self._concerns(asked, volume), **options)
+
+        def concerns(asked: Any) -> bool:
+            return not (until is not None and until.is_set()) and self._concerns(asked, volume)
+
+        self.proxy.script(method, fault, when=concerns, **options)
 
     def _concerns(self, asked: Any, volume: str) -> bool:
         if isinstance(asked, pb.CreateSnapshotRequest):
@@ -379,7 +383,7 @@ def standing(
     with localdisk.start_localdisk(folder / "disk", mode="directory", driver_name=name, rootless=True) as driver:
         middle = proxy.FaultProxy(driver.socket, Path(folder) / "csi.sock")
         backstage.run(middle.__aenter__())
-        stack = stacks.Stack(kind, admin, middle.listen, name)
+        stack = stacks.Stack(kind, admin, middle.listen)
         stage = Stage(admin, seen, stack, driver, middle, name)
         try:
             stage.prepare()

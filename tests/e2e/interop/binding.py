@@ -106,6 +106,24 @@ class Binding:
         stage.remove(owner)
         stage.until_gone("contents", content)
 
+    def test_a_pre_provisioned_content_in_the_place_of_a_dynamic_one_is_refused(self, stage: Stage) -> None:
+        """Case 18: SnapshotContentMismatch; neither snapshot is touched."""
+        cut = stage.cut_by_hand()
+        claim = stage.claim()
+        klass = f"{stage.namespace}-{stage.fresh('later')}"
+        name = stage.snapshot(claim, klass)
+        uid = stage.until("it is there", lambda: stage.of("snapshots", name))["metadata"]["uid"]
+        content = stage.content(cut.snapshot_id, name, called=f"snapcontent-{uid}", policy="Retain")
+        stage.klass(klass)
+        stage.until_event("SnapshotContentMismatch", name)
+        stage.until_error(name, "pre-provisioned while expecting a dynamically provisioned one")
+        assert stage.creates(claim.handle) == []
+        stage.remove(name)
+        stage.delete("contents", content)
+        stage.until_gone("contents", content)
+        assert stage.backend(cut.source_volume_id) == [cut.snapshot_id]
+        stage.forget(cut.snapshot_id)
+
     def test_a_snapshot_waits_for_the_content_that_it_names(self, stage: Stage) -> None:
         """SnapshotContentMissing is told, and it ends when the content is made."""
         cut = stage.cut_by_hand()

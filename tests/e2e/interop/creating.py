@@ -102,7 +102,7 @@ class Creating:
         stage.remove(name)
 
     def test_reserved_parameters_stay_here_and_the_rest_goes_to_the_driver(self, stage: Stage) -> None:
-        """Case 48. Split stacks run with --extra-create-metadata, which adds three names (case 36)."""
+        """Case 48. Every stack runs with --extra-create-metadata, which adds three names (case 36)."""
         claim = stage.claim()
         stage.secret("parameter-secret", token="t")
         klass = stage.klass(
@@ -113,14 +113,13 @@ class Creating:
         name = stage.snapshot(claim, klass)
         stage.until_ready(name)
         (call,) = stage.creates(claim.handle)
-        wanted = {"uploadSeconds": "0"}
-        if not stage.kind.merged:
-            prefix = "csi.storage.k8s.io/volumesnapshot"
-            wanted |= {
-                f"{prefix}/name": name,
-                f"{prefix}/namespace": stage.namespace,
-                f"{prefix}content/name": stage.content_of(name)["metadata"]["name"],
-            }
+        prefix = "csi.storage.k8s.io/volumesnapshot"
+        wanted = {
+            "uploadSeconds": "0",
+            f"{prefix}/name": name,
+            f"{prefix}/namespace": stage.namespace,
+            f"{prefix}content/name": stage.content_of(name)["metadata"]["name"],
+        }
         assert dict(call.request.parameters) == wanted  # type: ignore[union-attr]
         stage.remove(name)
 
@@ -154,6 +153,21 @@ class Creating:
         ready = next(one for one in stage.past("snapshots", name) if status(one).get("readyToUse"))
         last = stage.past("claims", claim.name)[-1]
         assert int(last["metadata"]["resourceVersion"]) > int(ready["metadata"]["resourceVersion"]) - 1
+        stage.remove(name)
+
+    @pytest.mark.parametrize(
+        "lost",
+        [{"readyToUse": None}, {"creationTime": None, "restoreSize": None}, None],
+        ids=["ready", "facts", "all"],
+    )
+    def test_a_status_that_was_lost_is_filled_in_from_the_content(self, stage: Stage, lost: dict[str, None]) -> None:
+        """Case 20. Nothing is cut anew."""
+        claim = stage.claim()
+        name = stage.snapshot(claim)
+        before = status(stage.until_ready(name))
+        stage.patch("snapshots", name, {"status": lost}, sub="status")
+        stage.until("it is whole", lambda: status(stage.of("snapshots", name)) == before or None)
+        assert len(stage.creates(claim.handle)) == 1
         stage.remove(name)
 
     def test_what_is_ready_and_unchanged_is_not_written_again(self, stage: Stage) -> None:

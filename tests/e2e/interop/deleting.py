@@ -146,6 +146,23 @@ class Deleting:
         assert stage.backend(claim.handle) == []
         assert stages.CLAIM not in finalizers(stage.of("claims", claim.name))
 
+    def test_a_content_that_is_deleted_first_goes_with_its_snapshot(self, stage: Stage) -> None:
+        """Case 26, row 1-2: the content's deletion waits for that of its VolumeSnapshot."""
+        claim = stage.claim()
+        name = stage.snapshot(claim)
+        stage.until_ready(name)
+        content = stage.content_of(name)["metadata"]["name"]
+        stage.delete("contents", content)
+        stage.until("asked", lambda: "deletionTimestamp" in (stage.of("contents", content) or {})["metadata"])
+        other = stage.snapshot(claim)
+        stage.until_ready(other)  # whatever the deletion has caused comes before this
+        assert len(stage.backend(claim.handle)) == 2
+        assert stage.of("contents", content) is not None
+        stage.remove(name)
+        stage.until_gone("contents", content)
+        assert len(stage.backend(claim.handle)) == 1
+        stage.remove(other)
+
     def test_a_driver_that_will_not_delete_is_told_of_and_asked_again(self, stage: Stage) -> None:
         """Case 43: SnapshotDeleteError, and the finalizers stay until it has worked."""
         claim = stage.claim()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import grpc
 import pytest
 
@@ -24,8 +26,12 @@ class Driven:
 
     def test_a_snapshot_that_is_not_ready_at_once_is_asked_about_until_it_is(self, stage: Stage) -> None:
         """Cases 13 and 40: cut, told as not ready with its time and handle, then ready; one snapshot all along."""
-        claim = stage.claim()
-        name = stage.snapshot(claim, stage.klass(uploadSeconds="1.5"))
+        claim, uploaded = stage.claim(), threading.Event()
+        for method in ("CreateSnapshot", "ListSnapshots", "GetSnapshot"):
+            stage.strike(method, faults.not_ready(), claim.handle, until=uploaded, times=None)
+        name = stage.snapshot(claim)
+        stage.until("its time is told", lambda: status(stage.of("snapshots", name)).get("creationTime"))
+        uploaded.set()
         found = stage.until_ready(name)
         (handle,) = stage.backend(claim.handle)
         content = stage.content_of(name)["metadata"]["name"]
@@ -34,7 +40,7 @@ class Driven:
         assert status(waiting[0])["readyToUse"] is False
         assert error_text(found) == ""
         before = [one for one in stage.past("snapshots", name) if status(one).get("readyToUse") is False]
-        assert any(status(one).get("creationTime") for one in before), "when it was cut is known before it is ready"
+        assert before
         assert not any(error_text(one) for one in before)
         stage.remove(name)
 
@@ -177,6 +183,38 @@ class Driven:
         assert error_text(stage.until_ready(name)) == ""
         stage.remove(name)
         assert stage.backend(claim.handle) == []
+
+    def test_a_missing_secret_stops_the_delete_and_its_creation_is_enough(self, stage: Stage) -> None:
+        """Case 44: the driver may need it, so nothing is deleted without it; what is missing is told."""
+        claim = stage.claim()
+        secret = stage.fresh("rotated")
+        stage.secret(secret, token="old")
+        klass = stage.klass(__snapshotter_secret_name=secret, __snapshotter_secret_namespace=stage.namespace)
+        name = stage.snapshot(claim, klass)
+        stage.until_ready(name)
+        content = stage.content_of(name)["metadata"]["name"]
+        (handle,) = stage.backend(claim.handle)
+        stage.delete("secrets", secret)
+        stage.delete("snapshots", name)
+        stage.until_event("SnapshotDeleteError", name, content)
+        assert stages.CONTENT_BOUND in stages.finalizers(stage.live("contents", content))
+        assert stage.calls_for("DeleteSnapshot", handle) == []
+        stage.secret(secret, token="new")
+        stage.until_gone("snapshots", name)
+        assert secrets_of(stage, "DeleteSnapshot", handle) == [{"token": "new"}]
+        assert stage.backend(claim.handle) == []
+
+    def test_a_content_without_a_secret_of_its_own_is_deleted_without_one(self, stage: Stage) -> None:
+        """Case 45: the class names one, the content does not (it was imported); the Secret need not exist."""
+        cut = stage.cut_by_hand()
+        klass = stage.klass(__snapshotter_secret_name="nowhere", __snapshotter_secret_namespace=stage.namespace)
+        name = stage.fresh("imported")
+        content = stage.content(cut.snapshot_id, name, volumeSnapshotClassName=klass)
+        stage.snapshot(content, name=name)
+        stage.until_ready(name)
+        stage.remove(name)
+        stage.until_gone("contents", content)
+        assert secrets_of(stage, "DeleteSnapshot", cut.snapshot_id) == [{}]
 
     def test_a_snapshot_of_another_volume_is_not_taken_for_ours(self, stage: Stage) -> None:
         """A driver that answers with a foreign snapshot. Upstream believes it; ours refuses.

@@ -7,8 +7,9 @@ from tests.e2e.interop.creating import Creating
 from tests.e2e.interop.defaulting import Defaulting
 from tests.e2e.interop.deleting import Deleting
 from tests.e2e.interop.driven import Driven
+from tests.e2e.interop.refused import Refused
 from tests.e2e.interop.troubled import Troubled
 
 
-class Scenarios(Defaulting, Troubled, Driven, Deleting, Binding, Creating):
+class Scenarios(Defaulting, Refused, Troubled, Driven, Deleting, Binding, Creating):
     """What holds on every stack."""

@@ -39,7 +39,7 @@ class Field:
     def take_over(self, kind: stacks.Kind) -> None:
         """Stop whatever is at work; then start this one."""
         if self.stage.kind is not kind or not all(one.running for one in self.stage.stack.processes):
-            stack = stacks.Stack(kind, self._admin, self.stage.proxy.listen, DRIVER)
+            stack = stacks.Stack(kind, self._admin, self.stage.proxy.listen)
             self.stage.replace(stack)
             stack.start()
 
@@ -114,7 +114,7 @@ def test_another_stack_takes_over_in_the_middle_of_a_batch(
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(stacks.UPSTREAM, stacks.MERGED), (stacks.MERGED, stacks.UPSTREAM)],
+    [(stacks.UPSTREAM, stacks.MERGED), (stacks.MERGED, stacks.SPLIT), (stacks.SPLIT, stacks.UPSTREAM)],
     ids=lambda kind: kind.name,
 )
 def test_another_stack_finishes_what_a_killed_one_had_cut_and_not_told(
