@@ -22,7 +22,11 @@ class Deleting:
     """Each method is a scenario on one stack."""
 
     def test_delete_takes_the_content_and_the_snapshot_on_the_backend(self, stage: Stage) -> None:
-        """Cases 28 and 41: marked, deleted, the driver called once, then both finalizers go."""
+        """Cases 28 and 41: marked, deleted, the driver called once, then both finalizers go, the content's first.
+
+        Upstream's controller puts the bound finalizer on in a later pass; deleted before that, the VolumeSnapshot is
+        gone while its content is still there. Ours writes it with the first.
+        """
         claim = stage.claim()
         name = stage.snapshot(claim)
         stage.until_ready(name)
@@ -37,7 +41,7 @@ class Deleting:
             int(stage.past(*one)[-1]["metadata"]["resourceVersion"])
             for one in (("contents", content), ("snapshots", name))
         ]
-        assert gone[0] < gone[1], "the content goes first"
+        assert gone[0] < gone[1] or not stage.kind.ours_decides, "the content goes first"
 
     def test_retain_keeps_the_content_and_the_snapshot_on_the_backend(self, stage: Stage) -> None:
         """Cases 30 and 42. The content is marked, so that its owner may delete it later.
