@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.e2e.test_standalone import backend
-from tests.support import beside_kubelet, claims, localdisk, serve
+from tests.support import beside_kubelet, claims, localdisk, provisioning, role, serve
 from tests.support.bed import paths, process
 from tests.support.bed.node import Node
 
@@ -95,6 +95,48 @@ def test_a_pod_reads_back_what_another_wrote(
     admin.kubectl("delete", "volumesnapshot", "monday", "-n", namespace, "--timeout=30s")
     claims.until("content gone", lambda: claims.is_gone(admin, "volumesnapshotcontent", content))
     assert backend(driver) == []
+    assert run(node, namespace, "reader", SUM) == before
+
+
+@pytest.fixture
+def provisioned(node: Node, agent: process.Process, driver: localdisk.LocalDisk) -> Iterator[None]:
+    """The snapshots' role and the provisioner, on the driver's socket, and a class."""
+    admin, address, config = node.plane.admin, f"--csi-address={driver.socket}", node.plane.kubeconfig
+    claims.install(admin, localdisk.NAME)
+    admin.apply(provisioning.storage_class("pods", volumeBindingMode="WaitForFirstConsumer"))
+    with (
+        role.role("all", address, "--leader-election=false", kubeconfig=config),
+        role.role("provisioner", address, *provisioning.FAST, kubeconfig=config),
+    ):
+        yield
+        node.delete_all_pods()
+    admin.kubectl("delete", "storageclass", "pods")
+
+
+def test_a_claim_from_a_snapshot_gives_a_second_pod_the_first_ones_files(
+    node: Node, driver: localdisk.LocalDisk, provisioned: None, namespace: str
+) -> None:
+    admin = node.plane.admin
+    chosen = {"volume.kubernetes.io/selected-node": node.name}
+
+    def wanted(name: str, **spec: Any) -> dict[str, Any]:
+        made = provisioning.claim(namespace, name, "pods", **spec)
+        made["metadata"]["annotations"] = chosen  # as the scheduler would
+        return made
+
+    admin.apply(wanted("notes"))
+    provisioning.until_bound(admin, namespace, "notes")
+    node.run_pod(pod("writer", namespace, "notes"))
+    run(node, namespace, "writer", WRITE)
+    before = run(node, namespace, "writer", SUM)
+    admin.apply(claims.snapshot(namespace, "monday", "notes"))
+    claims.until("ready", lambda: claims.is_ready(admin, namespace, "monday"))
+    run(node, namespace, "writer", "rm -r /data/notes; echo oops > /data/photo.raw")
+
+    admin.apply(wanted("restored", dataSource=provisioning.from_snapshot("monday")))
+    volume = provisioning.until_bound(admin, namespace, "restored")
+    assert node.name in str(volume["spec"]["nodeAffinity"])
+    node.run_pod(pod("reader", namespace, "restored"))
     assert run(node, namespace, "reader", SUM) == before
 
 

@@ -29,7 +29,14 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 CLEAN_UP_TRIES = 5
-_WORDS = {"CANCELLED": "Canceled", "OK": "OK"}
+_GRPC_WORDS = {
+    name: "".join(part.capitalize() for part in name.split("_"))
+    for name in (
+        "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL",
+        "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+    )
+} | {"CANCELLED": "Canceled"}  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True)
@@ -318,8 +325,8 @@ def _name(claim: Object) -> str:
 
 def _rpc_text(failure: Failure) -> str:
     """A failure as upstream's events show it, for those who search for the text."""
-    if not failure.code.isupper():
+    code = _GRPC_WORDS.get(failure.code)
+    if code is None:
         return str(failure)
-    code = _WORDS.get(failure.code) or "".join(part.capitalize() for part in failure.code.split("_"))
     text = f"rpc error: code = {code} desc = {failure.message}"
     return f"{text}. {failure.hint}" if failure.hint else text

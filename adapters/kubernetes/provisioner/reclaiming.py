@@ -23,6 +23,8 @@ class Reclaiming:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._deleted: set[str] = set()
+        """Objects whose volume is deleted and who are not gone yet: the plugin need not be asked again."""
 
     async def turn(self, name: str) -> float | None:
         """One look. What fails is tried again after the loop's back-off."""
@@ -56,17 +58,20 @@ class Reclaiming:
         return decide.reclaim(volume, self._parts.driver, attached_to=attached, sharing=self._sharing(volume))
 
     async def _delete(self, volume: Object, handle: str) -> None:
-        began = self._parts.clock.now()
-        calls = self._parts.calls()
-        outcome = await calls.delete_volume(handle=handle, secrets=await self._secret(volume))
-        if isinstance(outcome, Failed):
-            message = str(outcome.failure)
-            await self._tell(volume, message)
-            raise UnavailableError(f"the volume {handle} was not deleted: {message}")
+        began, uid = self._parts.clock.now(), volume["metadata"]["uid"]
+        if uid not in self._deleted:
+            secrets = await self._secret(volume)
+            outcome = await self._parts.calls().delete_volume(handle=handle, secrets=secrets)
+            if isinstance(outcome, Failed):
+                message = str(outcome.failure)
+                await self._tell(volume, message)
+                raise UnavailableError(f"the volume {handle} was not deleted: {message}")
+            self._deleted.add(uid)
         left = await self._parts.writer.delete(names.VOLUMES, volume, exact=False)
         if left is not None:
             own = tuple(one for one in left["metadata"]["finalizers"] if one != names.VOLUME_FINALIZER)
             await self._guard(left, own)
+        self._deleted.discard(uid)
         self._parts.meters.deleted(volume, self._parts.clock.now() - began)
         log.info("a volume is deleted", extra={"volume": volume["metadata"]["name"], "handle": handle})
 

@@ -19,7 +19,7 @@ from adapters.kubernetes.provisioner.meters import Meters
 from adapters.kubernetes.provisioner.parts import Parts
 from adapters.kubernetes.provisioner.reclaiming import Reclaiming
 from adapters.kubernetes.provisioner.scene import Extent, Scene, Wakes
-from adapters.kubernetes.reflector import Reflector
+from adapters.kubernetes.reflector import Pace, Reflector
 from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.writer import Writer, always
@@ -28,6 +28,9 @@ from bridge.ports.loop import Loop, RetrySchedule
 from bridge.ports.role import RoleSurroundings
 
 CATCH_UP_SECONDS = 120.0
+OPTIONAL = (names.SNAPSHOTS, names.GRANTS)
+"""Kinds that a cluster may lack, or that an older role may not watch: claims without them are served all the same."""
+OPTIONAL_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +101,13 @@ class Provisioner:
         self._wakes = Wakes(self._claims.wake, self._volumes.wake, self._sources.wake)
         self.scene.listen(self._wakes)
         self._reflectors = {
-            resource: Reflector(client, resource, cache, on_synced=self._on_synced)
+            resource: Reflector(
+                client,
+                resource,
+                cache,
+                pace=Pace(most=OPTIONAL_SECONDS) if resource in OPTIONAL else None,
+                on_synced=self._on_synced,
+            )
             for resource, cache in self.scene.caches.items()
         }
 
@@ -116,7 +125,7 @@ class Provisioner:
 
     def ready(self) -> str:
         """Empty when it serves."""
-        needed = [resource for resource in self._reflectors if resource not in (names.SNAPSHOTS, names.GRANTS)]
+        needed = [resource for resource in self._reflectors if resource not in OPTIONAL]
         reasons = [sentence for resource in needed if (sentence := self._reflectors[resource].sentence)]
         if self._election is not None and self._election.trouble():
             reasons.append(self._election.trouble())
@@ -140,8 +149,7 @@ class Provisioner:
     async def _catch_up(self, led_before: bool) -> None:
         """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
         async with asyncio.timeout(CATCH_UP_SECONDS):
-            optional = (names.SNAPSHOTS, names.GRANTS)
-            reads = (reflector.catch_up() for kind, reflector in self._reflectors.items() if kind not in optional)
+            reads = (reflector.catch_up() for kind, reflector in self._reflectors.items() if kind not in OPTIONAL)
             for failed in await asyncio.gather(*reads, return_exceptions=True):
                 if failed is not None:
                     raise failed
