@@ -39,13 +39,15 @@ def driver(admin: access.Access) -> Iterator[localdisk.LocalDisk]:
 
 @pytest.fixture(scope="module")
 def roles(control_plane: controlplane.ControlPlane, driver: localdisk.LocalDisk) -> Iterator[role.Role]:
-    """The provisioner, and beside it the snapshots' role on the same socket."""
+    """The provisioner under upstream's rules, and beside it the snapshots' role on the same socket."""
+    account = control_plane.service_account("csi-provisioner", provisioning.UPSTREAM_RULES)
     address, config = f"--csi-address={driver.socket}", control_plane.kubeconfig
     with (
         role.role("all", address, "--leader-election=false", kubeconfig=config),
-        role.role("provisioner", address, *provisioning.FAST, kubeconfig=config) as running,
+        role.role("provisioner", address, *provisioning.FAST, kubeconfig=account.kubeconfig) as running,
     ):
         yield running
+        assert "orbidden" not in running.log.read_text()
 
 
 @pytest.fixture

@@ -16,6 +16,20 @@ FAST = ("--retry-interval-start=200ms", "--retry-interval-max=2s", "--leader-ele
 FINALIZER = "snapbridge.dev/provisioning"
 RESTORE = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection"
 
+UPSTREAM_RULES = [
+    {"apiGroups": [group], "resources": resources.split(","), "verbs": verbs.split(",")}
+    for group, resources, verbs in (
+        ("", "persistentvolumes", "get,list,watch,create,patch,delete"),
+        ("", "persistentvolumeclaims", "get,list,watch,update"),
+        ("storage.k8s.io", "storageclasses,csinodes", "get,list,watch"),
+        ("", "nodes", "get,list,watch"),
+        ("", "events", "list,watch,create,update,patch"),
+        ("snapshot.storage.k8s.io", "volumesnapshots", "get,list,watch,update"),
+        ("snapshot.storage.k8s.io", "volumesnapshotcontents", "get,list"),
+    )
+]
+"""What external-provisioner's own manifest allows it, for a driver without attachments and secrets."""
+
 
 def storage_class(name: str, driver: str = localdisk.NAME, **fields: Any) -> Object:
     """A StorageClass that deletes its volumes."""

@@ -9,7 +9,8 @@ SLOW = frozenset({"INVALID_ARGUMENT"})
 """Codes after which a repeat is pointless until somebody changes something: retried at the longest interval."""
 
 _PENDING = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED"})
-_WRONG_ANSWER = frozenset({"WRONG_SIZE", "WRONG_SOURCE", "BAD_RESPONSE"})
+WRONG_ANSWER = frozenset({"WRONG_SIZE", "WRONG_SOURCE", "BAD_RESPONSE"})
+"""Codes of ours: the plugin said yes, and made something else than was asked."""
 _DOUBTFUL = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 DOUBTFUL_TRIES = 3
 """After so many such answers in a row a claim that is being deleted is let go."""
@@ -47,7 +48,7 @@ def state_after(code: str, *, may_reschedule: bool) -> State:
     """What a CreateVolume that failed with this code leaves behind (a gRPC code's name, or one of ours)."""
     if code == "RESOURCE_EXHAUSTED":
         return State.RESCHEDULE if may_reschedule else State.FINISHED
-    if code in _PENDING or code in _WRONG_ANSWER:
+    if code in _PENDING or code in WRONG_ANSWER:
         return State.BACKGROUND
     return State.FINISHED
 

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from typing import Any, assert_never
 
-from adapters.kubernetes import names
+from adapters.kubernetes import metrics, names
 from adapters.kubernetes.decide import persistent_volume, provision, source, topology, verdict
 from adapters.kubernetes.decide.verdict import Ignored, Refusal, State
 from adapters.kubernetes.provisioner import asking
@@ -29,14 +29,6 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 CLEAN_UP_TRIES = 5
-_GRPC_WORDS = {
-    name: "".join(part.capitalize() for part in name.split("_"))
-    for name in (
-        "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL",
-        "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-    )
-} | {"CANCELLED": "Canceled"}  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True)
@@ -325,8 +317,7 @@ def _name(claim: Object) -> str:
 
 def _rpc_text(failure: Failure) -> str:
     """A failure as upstream's events show it, for those who search for the text."""
-    code = _GRPC_WORDS.get(failure.code)
-    if code is None:
+    if not failure.code or failure.code in verdict.WRONG_ANSWER:
         return str(failure)
-    text = f"rpc error: code = {code} desc = {failure.message}"
+    text = f"rpc error: code = {metrics.code_name(failure.code)} desc = {failure.message}"
     return f"{text}. {failure.hint}" if failure.hint else text

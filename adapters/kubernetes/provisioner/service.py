@@ -12,6 +12,7 @@ from adapters.kubernetes.client import Client
 from adapters.kubernetes.decide import provision, topology
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.events import Events
+from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.provisioner.holds import Holds
 from adapters.kubernetes.provisioner.making import Making
@@ -24,7 +25,7 @@ from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.writer import Writer, always
 from bridge.model.plugin import Capability
-from bridge.ports.loop import Loop, RetrySchedule
+from bridge.ports.loop import Loop, RetrySchedule, Turn
 from bridge.ports.role import RoleSurroundings
 
 CATCH_UP_SECONDS = 120.0
@@ -63,39 +64,22 @@ class Provisioner:
         self, client: Client, lent: RoleSurroundings, wanted: Wanted, stand: election.Election | None
     ) -> None:
         driver = wanted.options.driver
-        can = lent.plugins.view(driver).capabilities
-        extent = Extent(
-            topology=Capability.VOLUME_ACCESSIBILITY_CONSTRAINTS in can,
-            attachments=Capability.PUBLISH_UNPUBLISH_VOLUME in can,
-            snapshots=Capability.CREATE_DELETE_SNAPSHOT in can,
-            grants=wanted.options.across_namespaces,
-        )
+        upstream = UpstreamMetrics(lent.meters)
+        lent.on_call(upstream.call_ended)
+        if stand is not None:
+            upstream.watch_leases(stand.held)
         self._client = client
         self._election = stand
         self._sweep_seconds = wanted.sweep_seconds
         self._clock = lent.clock
-        self.scene = Scene(driver, extent)
-        acting = stand.acting if stand is not None else always
-        parts = Parts(
-            driver=driver,
-            scene=self.scene,
-            client=client,
-            writer=Writer(client, self.scene, acting),
-            events=Events(client, lent.clock, acting),
-            secrets=ClusterSecrets(client),
-            plugins=lent.plugins,
-            clock=lent.clock,
-            meters=Meters(lent.meters),
-            retry=wanted.retry,
-            slow_seconds=wanted.slow_seconds,
-            why_not=(lambda: stand.why_not(driver)) if stand is not None else lambda: "",
-        )
+        self.scene = Scene(driver, _extent(lent, wanted))
+        parts = _parts(client, self.scene, lent, wanted, stand)
         holds = Holds(parts)
         identity = f"{int(lent.clock.now() * 1000)}-{lent.mint()[:4]}-{driver}"
         self._making = Making(parts, holds, wanted.options, wanted.rules, identity=identity)
-        self._claims = lent.make_loop("claims", self._making.turn, workers=wanted.workers, retry=wanted.retry)
         reclaiming = Reclaiming(parts)
-        self._volumes = lent.make_loop("volumes", reclaiming.turn, workers=wanted.workers, retry=wanted.retry)
+        self._claims = _loop(lent, upstream, "claims", self._making.turn, wanted)
+        self._volumes = _loop(lent, upstream, "volumes", reclaiming.turn, wanted)
         self._sources = lent.make_loop("sources", holds.turn, workers=wanted.source_workers, retry=wanted.retry)
         self._making.sources = self._sources
         self._wakes = Wakes(self._claims.wake, self._volumes.wake, self._sources.wake)
@@ -165,6 +149,44 @@ class Provisioner:
         while True:
             await self._clock.sleep(self._sweep_seconds)
             self.scene.wake_held(self._sources.wake)
+
+
+def _extent(lent: RoleSurroundings, wanted: Wanted) -> Extent:
+    """What this driver needs to be watched."""
+    can = lent.plugins.view(wanted.options.driver).capabilities
+    return Extent(
+        topology=Capability.VOLUME_ACCESSIBILITY_CONSTRAINTS in can,
+        attachments=Capability.PUBLISH_UNPUBLISH_VOLUME in can,
+        snapshots=Capability.CREATE_DELETE_SNAPSHOT in can,
+        grants=wanted.options.across_namespaces,
+    )
+
+
+def _parts(
+    client: Client, scene: Scene, lent: RoleSurroundings, wanted: Wanted, stand: election.Election | None
+) -> Parts:
+    driver = wanted.options.driver
+    acting = stand.acting if stand is not None else always
+    return Parts(
+        driver=driver,
+        scene=scene,
+        client=client,
+        writer=Writer(client, scene, acting),
+        events=Events(client, lent.clock, acting),
+        secrets=ClusterSecrets(client),
+        plugins=lent.plugins,
+        clock=lent.clock,
+        meters=Meters(lent.meters),
+        retry=wanted.retry,
+        slow_seconds=wanted.slow_seconds,
+        why_not=(lambda: stand.why_not(driver)) if stand is not None else lambda: "",
+    )
+
+
+def _loop(lent: RoleSurroundings, meters: UpstreamMetrics, name: str, turn: Turn, wanted: Wanted) -> Loop:
+    """A loop whose queue is measured under upstream's name for it."""
+    queue = meters.queue(name)
+    return queue.watched(lent.make_loop(name, queue.timed(turn), workers=wanted.workers, retry=wanted.retry))
 
 
 async def build(settings: Settings, lent: RoleSurroundings, wanted: Wanted) -> Provisioner:

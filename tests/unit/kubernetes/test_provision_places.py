@@ -161,7 +161,7 @@ def test_a_persistent_volume() -> None:
             "csi.storage.k8s.io/provisioner-secret-namespace": "n",
         },
     )
-    volume = MadeVolume("vol-1", 2 << 30, {"k": "v"}, accessible=({"zone": "a", "rack": "1"}, {"zone": "b"}))
+    volume = MadeVolume("vol-1", 2 << 30, {"k": "v"}, accessible=({"zone": "b"},))
     assert build(klass, volume=volume) == {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -197,19 +197,26 @@ def test_a_persistent_volume() -> None:
             "volumeMode": "Filesystem",
             "nodeAffinity": {
                 "required": {
-                    "nodeSelectorTerms": [
-                        {
-                            "matchExpressions": [
-                                {"key": "rack", "operator": "In", "values": ["1"]},
-                                {"key": "zone", "operator": "In", "values": ["a"]},
-                            ]
-                        },
-                        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]},
-                    ]
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}]
                 }
             },
         },
     }
+
+
+def test_places_become_terms_of_which_one_must_hold() -> None:
+    terms = topology.affinity([{"zone": "a", "rack": "1"}, {}, {"zone": "b"}])
+    assert terms is not None
+    assert terms["required"]["nodeSelectorTerms"] == [
+        {
+            "matchExpressions": [
+                {"key": "rack", "operator": "In", "values": ["1"]},
+                {"key": "zone", "operator": "In", "values": ["a"]},
+            ]
+        },
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]},
+    ]
+    assert topology.affinity([]) is None
 
 
 def test_an_unknown_capacity_is_the_one_that_was_asked() -> None:
