@@ -186,7 +186,8 @@ class Cache:
                     del self._indexes[index][key]
 
     def _marks(self, item: Object) -> tuple[tuple[str, str], ...]:
-        return tuple((name, key) for name, indexer in self._indexers.items() for key in indexer(item))
+        # A malformed object may have anything where a name belongs; only a text can be a key.
+        return tuple((name, str(key)) for name, indexer in self._indexers.items() for key in indexer(item))
 
     def _tell(self, before: Object | None, after: Object | None) -> None:
         for listener in self._listeners:

@@ -11,6 +11,7 @@ from typing import Any
 from adapters.kubernetes import translate
 from adapters.kubernetes.facts import Facts, is_bound, is_deleting, is_ready, path, seconds_of
 from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.status import size_of
 from adapters.kubernetes.world import World
 from bridge.model.failure import Failure, FailureKind
@@ -31,7 +32,10 @@ class Delegation:
 
     async def follow(self, key: Key) -> Followed | None:
         """What the other controller has told the VolumeSnapshot's owner."""
-        facts = self._world.facts(key.uid) if self._world.synced else None
+        try:
+            facts = self._world.facts(key.uid) if self._world.synced else None
+        except MalformedError:
+            return None  # Its owner is told by who acts.
         if facts is None:
             return None
         request = translate.request(self._cluster, facts)

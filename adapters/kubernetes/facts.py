@@ -22,6 +22,8 @@ class Facts:
     volume: Object | None = None
     class_name: str = ""
     klass: Object | None = None
+    """The class named; None also when it is malformed, and then `class_trouble` says how."""
+    class_trouble: str = ""
     defaults: tuple[Object, ...] = ()
     """The default classes of the volume's driver; only looked up where no class is named."""
     restoring: tuple[str, ...] = ()

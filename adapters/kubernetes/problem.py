@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bridge.model import failure
 
 CONFLICT_REASONS = frozenset({"Conflict", "AlreadyExists"})
@@ -58,3 +60,23 @@ def as_bridge_error(error: ApiError, what: str) -> failure.BridgeError:
     if error.status == 403:
         return failure.DeniedError(text, hint="Give this service account the rule that the message names (RBAC)")
     return failure.UnavailableError(text)
+
+
+_MALFORMED_HINT = "Correct the field, or delete the object; nothing is done with it before"
+
+
+class MalformedError(failure.InvalidError):
+    """An object cannot be acted on. `about` is that object, `snapshot` the VolumeSnapshot that it stops."""
+
+    def __init__(self, kind: str, about: dict[str, Any], wrong: str, snapshot: dict[str, Any] | None = None) -> None:
+        text = f"{kind} {about['metadata']['name']} is malformed: {wrong}"
+        super().__init__(text, hint=_MALFORMED_HINT, field=wrong.partition(" ")[0])
+        self.about = about
+        self.snapshot = snapshot
+
+    @property
+    def driver(self) -> str:
+        """Whose business it is, where that can be told."""
+        spec = self.about.get("spec")
+        driver = spec.get("driver") if isinstance(spec, dict) else None
+        return driver if isinstance(driver, str) else ""

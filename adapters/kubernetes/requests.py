@@ -8,9 +8,11 @@ from typing import Any
 
 from adapters.kubernetes import names, shape, status, translate
 from adapters.kubernetes.claims import ClaimHolds
+from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import Facts, is_bound, is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.ownership import Ownership
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
@@ -36,12 +38,13 @@ class SnapshotRequests:
         self.claims = ClaimHolds(world, writer)
         self.judge_member: Callable[[Facts], str] = lambda _facts: ""
         """What being a member of a group means for a snapshot; set where groups are served (groups/side.py)."""
+        self._complaints = Complaints(writer, events, clock)
 
     async def observe(self, key: Key) -> SnapshotRequest | None:
         """The request as the caches have it. ElsewhereError when it is another controller's business."""
         if not self._world.synced:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
-        facts = self._world.facts(key.uid)
+        facts = await self._facts(key.uid)
         if facts is None:
             return None
         grouped = self.judge_member(facts)
@@ -51,6 +54,15 @@ class SnapshotRequests:
         if request.wish is not Wish.PRESENT and not request.in_use:
             return dataclasses.replace(request, in_use=grouped or self._shared(facts))
         return request
+
+    async def _facts(self, uid: str) -> Facts | None:
+        """What is known. A malformed object is told to its owner, and left alone until it changes."""
+        try:
+            return self._world.facts(uid)
+        except MalformedError as error:
+            if self._ownership.ours(error.driver, uid):
+                await self._complaints.tell(error)
+            raise ElsewhereError(str(error)) from error
 
     def _shared(self, facts: Facts) -> str:
         """Who else holds the snapshot that a deletion would take: it goes with the last content that names it."""

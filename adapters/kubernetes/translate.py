@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from adapters.kubernetes import member, names, templates
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import (
     Facts,
     is_bound,
@@ -78,6 +79,8 @@ def request(cluster: str, facts: Facts) -> SnapshotRequest:
 def choose_class(facts: Facts) -> Object | None:
     """The class that counts: the one named, else the only default one of the volume's driver. Raises Trouble."""
     if facts.class_name:
+        if facts.class_trouble:
+            raise _class_malformed("GetSnapshotClassFailed", "get", facts.class_name, facts.class_trouble)
         if facts.klass is None:
             missing = f'volumesnapshotclass.{names.GROUP} "{facts.class_name}" not found'
             raise Trouble(
@@ -91,6 +94,10 @@ def choose_class(facts: Facts) -> Object | None:
     _volume(facts, "SetDefaultSnapshotClassFailed", "Failed to set default snapshot class with error")
     found = len(facts.defaults)
     if found == 1:
+        wrong = wellformed.klass(facts.defaults[0])
+        if wrong:
+            name = facts.defaults[0]["metadata"]["name"]
+            raise _class_malformed("SetDefaultSnapshotClassFailed", "set default", name, wrong)
         return facts.defaults[0]
     what = "cannot find default snapshot class" if not found else f"{found} default snapshot classes were found"
     raise Trouble(
@@ -98,6 +105,11 @@ def choose_class(facts: Facts) -> Object | None:
         f"Failed to set default snapshot class with error {what}",
         f'Name a class, or mark exactly one of the driver\'s classes with {names.DEFAULT_CLASS}: "true"',
     )
+
+
+def _class_malformed(code: str, verb: str, name: str, wrong: str) -> Trouble:
+    text = f"Failed to {verb} snapshot class with error volumesnapshotclass {name} is malformed: {wrong}"
+    return Trouble(code, text, "Correct the class, or name another one")
 
 
 def _gone(cluster: str, facts: Facts) -> SnapshotRequest:
@@ -130,9 +142,12 @@ def _gone(cluster: str, facts: Facts) -> SnapshotRequest:
 def _cut(facts: Facts) -> _Cut:
     snapshot, content = facts.snapshot, facts.content
     assert snapshot is not None
+    source = snapshot["spec"]["source"]
     try:
         if content is not None and is_bound(content, snapshot):
             return _from_content(facts, content)
+        if source.get("persistentVolumeClaimName") and source.get("volumeSnapshotContentName"):
+            raise _two_sources()
         if static_content(snapshot):
             return _to_adopt(facts)
         return _to_make(facts)
@@ -258,10 +273,7 @@ def _volume(facts: Facts, code: str, prefix: str) -> Object:
     claim, volume = facts.claim, facts.volume
     metadata = facts.snapshot["metadata"]
     if not name:
-        raise Trouble(
-            "SnapshotValidationError",
-            "Exactly one of PersistentVolumeClaimName and VolumeSnapshotContentName should be specified",
-        )
+        raise _two_sources()
     if claim is None:
         what = f'failed to retrieve PVC {name} from the lister: "persistentvolumeclaim \\"{name}\\" not found"'
     elif is_deleting(claim) and names.CLAIM_FINALIZER not in (claim["metadata"].get("finalizers") or ()):
@@ -279,6 +291,14 @@ def _volume(facts: Facts, code: str, prefix: str) -> Object:
         csi: Object = volume["spec"]["csi"]
         return csi
     raise Trouble(code, f"{prefix} {what}")
+
+
+def _two_sources() -> Trouble:
+    """Both sources, or neither."""
+    return Trouble(
+        "SnapshotValidationError",
+        "Exactly one of PersistentVolumeClaimName and VolumeSnapshotContentName should be specified",
+    )
 
 
 def claimed_by(volume: Object, claim: Object) -> bool:

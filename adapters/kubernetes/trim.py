@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.kubernetes import names
+from adapters.kubernetes.decide import wellformed
 
 Object = dict[str, Any]
 
@@ -24,6 +25,11 @@ def whole(item: Object) -> Object:
     """Everything but managedFields, in a new object."""
     metadata = {field: value for field, value in item["metadata"].items() if field != "managedFields"}
     return {**item, "metadata": metadata}
+
+
+def snapshot(item: Object) -> Object:
+    """A VolumeSnapshot: everything but managedFields, and what no status may have."""
+    return wellformed.told_status(whole(item))
 
 
 def claim(item: Object) -> Object:

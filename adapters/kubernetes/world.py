@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.kubernetes import member, names, trim
 from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import (
     Facts,
     is_deleting,
@@ -19,6 +20,7 @@ from adapters.kubernetes.facts import (
     snapshot_of_reference,
     static_content,
 )
+from adapters.kubernetes.problem import MalformedError
 
 Object = dict[str, Any]
 
@@ -33,12 +35,15 @@ class World:
         """`nodes`: also know the cluster's nodes."""
         self.naming = naming or names.Naming()
         self.snapshots = Cache(
-            trim.whole,
+            trim.snapshot,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
-             "holding-claim": _holding_claim, "by-group": member.group_uids},
+             "holding-claim": _holding_claim, "by-group": member.group_uids,
+             "malformed": _malformed(wellformed.snapshot)},
         )  # fmt: skip
-        self.contents = Cache(trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut})
-        self.classes = Cache(trim.whole, {"default": _default_classes})
+        self.contents = Cache(
+            trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": _malformed(wellformed.content)}
+        )
+        self.classes = Cache(trim.whole, {"default": _default_classes, "malformed": _malformed(wellformed.klass)})
         self.claims = Cache(trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim})
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
         self.caches: dict[names.Resource, Cache] = {
@@ -64,7 +69,10 @@ class World:
     # -- looking up ----------------------------------------------------------------------------------------
 
     def facts(self, uid: str) -> Facts | None:
-        """All that one snapshot's translation needs; None when nothing is known of it."""
+        """All that one snapshot's translation needs; None when nothing is known of it.
+
+        MalformedError when the VolumeSnapshot or its content is not what its definition promises.
+        """
         if uid.startswith(STATIC):
             content = self.contents.get("", uid.removeprefix(STATIC))
             if content is None or snapshot_of_reference(content):
@@ -74,13 +82,17 @@ class World:
         if snapshot is None:
             content = self.orphan_content(uid)
             return None if content is None else self._lone(uid, content)
+        if self.snapshots.count("malformed", uid):
+            raise MalformedError(names.SNAPSHOTS.kind, snapshot, wellformed.snapshot(snapshot), snapshot)
         content = self.content_of(snapshot)
+        self._refuse_malformed(content, snapshot)
         claim, volume = self._source(snapshot)
         class_name = path(snapshot, "spec", "volumeSnapshotClassName") or ""
         if not class_name and content is not None:
             class_name = path(content, "spec", "volumeSnapshotClassName") or ""
         driver = path(volume, "spec", "csi", "driver") if volume else ""
         metadata = snapshot["metadata"]
+        klass, class_trouble = self._class(class_name)
         return Facts(
             uid=uid,
             snapshot=snapshot,
@@ -88,7 +100,8 @@ class World:
             claim=claim,
             volume=volume,
             class_name=class_name,
-            klass=self.classes.get("", class_name) if class_name else None,
+            klass=klass,
+            class_trouble=class_trouble,
             defaults=tuple(self.classes.find("default", driver)) if driver and not class_name else (),
             restoring=self.restoring(metadata["namespace"], metadata["name"]),
             naming=self.naming,
@@ -96,7 +109,20 @@ class World:
 
     def _lone(self, uid: str, content: Object) -> Facts:
         """The facts of a content without a VolumeSnapshot."""
-        return Facts(uid=uid, content=content, klass=self.class_of(content), naming=self.naming)
+        self._refuse_malformed(content, None)
+        klass, trouble = self._class(path(content, "spec", "volumeSnapshotClassName") or "")
+        return Facts(uid=uid, content=content, klass=klass, class_trouble=trouble, naming=self.naming)
+
+    def _refuse_malformed(self, content: Object | None, snapshot: Object | None) -> None:
+        if content is not None and self.contents.count("malformed", content["metadata"]["uid"]):
+            raise MalformedError(names.CONTENTS.kind, content, wellformed.content(content), snapshot)
+
+    def _class(self, name: str) -> tuple[Object | None, str]:
+        """A class by its name, or how it is malformed: then it counts as not there."""
+        klass = self.classes.get("", name) if name else None
+        if klass is not None and self.classes.count("malformed", klass["metadata"]["uid"]):
+            return None, wellformed.klass(klass)
+        return klass, ""
 
     def content_of(self, snapshot: Object) -> Object | None:
         """The content that this VolumeSnapshot names or would name; whether it points back is another question."""
@@ -247,6 +273,11 @@ def is_unread(content: Object) -> bool:
     if snapshot_of_reference(content) or not path(content, "spec", "source", "snapshotHandle"):
         return False
     return path(content, "status", "readyToUse") is not True
+
+
+def _malformed(check: Callable[[Object], str]) -> Callable[[Object], Iterable[str]]:
+    """An index of the uids of what is malformed: looked at once per version, not at each turn."""
+    return lambda item: (item["metadata"]["uid"],) if check(item) else ()
 
 
 def _claim_key(snapshot: Object) -> str:

@@ -11,8 +11,8 @@ from bridge.model.failure import Failure
 from bridge.model.snapshot import CutSnapshot
 from bridge.pb.csi.v1 import csi_pb2 as pb
 
-_LAST_SECOND = 253_402_300_799
-"""The end of the year 9999, the largest instant that a Timestamp may hold."""
+_LAST_SECOND = (2**63 - 1) // 1_000_000_000 - 1
+"""In 2262: nanoseconds since the epoch are kept in 64 bits."""
 _NANOSECONDS = 1_000_000_000
 
 

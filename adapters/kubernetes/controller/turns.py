@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from adapters.kubernetes import names
 from adapters.kubernetes.claims import ClaimHolds
+from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.decide import affinity, binding, bound_status
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import Facts, is_ready, path
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import BridgeError, ConflictError, ElsewhereError, NotSyncedError, UnavailableError
@@ -58,6 +60,7 @@ class Turns:
         self._clock = clock
         self._rules = rules
         self.claims = ClaimHolds(world, writer, shared=self.claim_is_needed)
+        self._complaints = Complaints(writer, events, clock)
         self._since: dict[str, float] = {}
         """Uid -> when its content was first seen here, on the loop's clock; until it is ready or gone."""
         self.standing: Callable[[str], str] = lambda _key: ""
@@ -78,7 +81,11 @@ class Turns:
             return None
         memory = _Memory()
         for _ in range(MOST_STEPS):
-            facts = self._world.facts(key)
+            try:
+                facts = self._world.facts(key)
+            except MalformedError as error:
+                await self._complaints.tell(error)
+                raise ElsewhereError(str(error)) from error
             if facts is None:
                 self.forget(key)
                 return None
@@ -107,12 +114,18 @@ class Turns:
             return True
         for snapshot in self._world.snapshots.each("holding-claim", f"{namespace}/{claim}"):
             other = snapshot["metadata"]["uid"]
-            facts = self._world.facts(other) if other != uid else None
-            if facts is not None and binding.needs_claim(facts):
+            if other != uid and self._needs_claim(other):
                 return True
         return False
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _needs_claim(self, uid: str) -> bool:
+        try:
+            facts = self._world.facts(uid)
+        except MalformedError:
+            return False  # Nobody works on it.
+        return facts is not None and binding.needs_claim(facts)
 
     def _view(self, facts: Facts, memory: _Memory) -> binding.View:
         snapshot, content = facts.snapshot, facts.content

@@ -1,0 +1,137 @@
+"""Whether an object has the shape that its definition promises. Pure.
+
+The API server checks that at each write; but what was made while it did not (under another definition) stays as
+it is. Nobody acts on a malformed object, and nothing of it is guessed: its owner is told which field is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Object = dict[str, Any]
+
+_WORDS: Mapping[type, str] = {str: "a text", bool: "true or false", int: "a whole number", dict: "an object"}
+_POLICIES = ("Delete", "Retain")
+_SHOWN = 80
+
+Field = tuple[tuple[str, ...], type]
+
+
+def _fields(*given: tuple[str, type]) -> tuple[Field, ...]:
+    return tuple((tuple(dotted.split(".")), wanted) for dotted, wanted in given)
+
+
+_SNAPSHOT = _fields(
+    ("spec.source.persistentVolumeClaimName", str),
+    ("spec.source.volumeSnapshotContentName", str),
+    ("spec.volumeSnapshotClassName", str),
+)
+_SNAPSHOT_STATUS: Mapping[str, type] = {
+    "boundVolumeSnapshotContentName": str,
+    "readyToUse": bool,
+    "creationTime": str,
+    "error": dict,
+    "volumeGroupSnapshotName": str,
+}
+_CONTENT = _fields(
+    ("spec.source.volumeHandle", str),
+    ("spec.source.snapshotHandle", str),
+    ("spec.volumeSnapshotRef.name", str),
+    ("spec.volumeSnapshotRef.namespace", str),
+    ("spec.volumeSnapshotRef.uid", str),
+    ("spec.volumeSnapshotClassName", str),
+    ("status", dict),
+    ("status.snapshotHandle", str),
+    ("status.readyToUse", bool),
+    ("status.creationTime", int),
+    ("status.restoreSize", int),
+    ("status.error", dict),
+    ("status.error.message", str),
+    ("status.volumeGroupSnapshotHandle", str),
+)
+_PARAMETERS = _fields(("parameters", dict))
+
+
+def snapshot(item: Object) -> str:
+    """What is wrong with a VolumeSnapshot; empty when nothing is."""
+    return _objects(item, ("spec",), ("spec", "source")) or _types(item, _SNAPSHOT)
+
+
+def told_status(item: Object) -> Object:
+    """A VolumeSnapshot without those fields of its status that are no such field: they are told anew.
+
+    Only of VolumeSnapshots: a content's status is the record of the snapshot on the backend, and not to be guessed.
+    """
+    status = item.get("status")
+    if status is None:
+        return item
+    if type(status) is not dict:
+        return {field: value for field, value in item.items() if field != "status"}
+    wrong = [name for name, wanted in _SNAPSHOT_STATUS.items() if name in status and type(status[name]) is not wanted]
+    if not wrong:
+        return item
+    return {**item, "status": {field: value for field, value in status.items() if field not in wrong}}
+
+
+def content(item: Object) -> str:
+    """What is wrong with a VolumeSnapshotContent; empty when nothing is."""
+    return (
+        _objects(item, ("spec",), ("spec", "source"), ("spec", "volumeSnapshotRef"))
+        or _named(item, "spec", "driver")
+        or _policy(item, "spec", "deletionPolicy")
+        or _types(item, _CONTENT)
+    )
+
+
+def klass(item: Object) -> str:
+    """What is wrong with a VolumeSnapshotClass; empty when nothing is."""
+    given = item.get("parameters")
+    wrong = _named(item, "driver") or _policy(item, "deletionPolicy") or _types(item, _PARAMETERS)
+    if wrong or not given:
+        return wrong
+    key = next((key for key, value in given.items() if not isinstance(value, str)), None)
+    return "" if key is None else f"parameters.{key} is {_shown(given[key])}, it must be a text"
+
+
+def _value(item: Object, path: tuple[str, ...]) -> Any:
+    value: Any = item
+    for field in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(field)
+    return value
+
+
+def _objects(item: Object, *paths: tuple[str, ...]) -> str:
+    for path in paths:
+        value = _value(item, path)
+        if not isinstance(value, dict):
+            return f"{'.'.join(path)} is {_shown(value)}, it must be an object"
+    return ""
+
+
+def _named(item: Object, *path: str) -> str:
+    value = _value(item, path)
+    return "" if isinstance(value, str) and value else f"{'.'.join(path)} is {_shown(value)}, it must be a name"
+
+
+def _policy(item: Object, *path: str) -> str:
+    value = _value(item, path)
+    return "" if value in _POLICIES else f"{'.'.join(path)} is {_shown(value)}, it must be Delete or Retain"
+
+
+def _types(item: Object, fields: tuple[Field, ...]) -> str:
+    for path, wanted in fields:
+        value = _value(item, path)
+        if value is None or type(value) is wanted:
+            continue
+        return f"{'.'.join(path)} is {_shown(value)}, it must be {_WORDS[wanted]}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "missing"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
