@@ -81,6 +81,7 @@ class Connection:
             await self._pool.close()
         if self._session is not None:
             await self._session.close()
+        if self._pool is not None or self._session is not None:
             # TLS connections say goodbye on later turns of the loop.
             await asyncio.sleep(_GOODBYE_SECONDS)
         await self._rest.close()
