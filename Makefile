@@ -14,7 +14,7 @@ CAMPAIGN_ARGS ?=
 WORKERS ?= 2
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
-.PHONY: help env lock servers packages check format test nightly bench campaign demo demo-kubernetes demo-nomad proto clean
+.PHONY: help env lock servers packages check format test nightly bench campaign image demo demo-kubernetes demo-nomad proto clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,6 +58,9 @@ bench: env packages servers ## measure beside the incumbent in one run: prints a
 
 campaign: env packages servers ## the fault stories on upstream's stack and ours: leaked, doubled, lost, stuck (half an hour)
 	$(BIN)/python -m bench.campaign $(CAMPAIGN_ARGS)
+
+image: env ## the container image as an OCI archive, dist/snapbridge-image.tar: no registry takes part
+	$(BIN)/python -m tools.image --revision "$$(git rev-parse HEAD 2>/dev/null || true)"
 
 demo: env ## snapshot, damage, restore on this machine: nothing else is needed
 	$(BIN)/python -m demo.standalone
