@@ -148,7 +148,7 @@ async def test_of_two_drivers_the_refused_one_is_offered_again(folder: Path, reg
         kept = one.stat().st_ino
         await notify(two, False, "not today")
         await until(lambda: not two.exists())
-        assert "not today" in ours.ready()
+        await until(lambda: "not today" in ours.ready())
         await until(two.exists)
         assert (one.stat().st_ino, ours.ready()) == (kept, "")
         assert not [task for task in tasks if task.done()]

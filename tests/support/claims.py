@@ -80,6 +80,29 @@ def snapshot(namespace: str, name: str, claim_name: str, class_name: str = CLASS
     }
 
 
+def static(namespace: str, name: str, driver: str, handle: str) -> list[dict[str, Any]]:
+    """A content of a snapshot that the backend has already, and the VolumeSnapshot that names it."""
+    version = "snapshot.storage.k8s.io/v1"
+    content = {
+        "apiVersion": version,
+        "kind": "VolumeSnapshotContent",
+        "metadata": {"name": f"{namespace}-{name}"},
+        "spec": {
+            "driver": driver,
+            "deletionPolicy": "Delete",
+            "source": {"snapshotHandle": handle},
+            "volumeSnapshotRef": {"name": name, "namespace": namespace},
+        },
+    }
+    snapshot = {
+        "apiVersion": version,
+        "kind": "VolumeSnapshot",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"source": {"volumeSnapshotContentName": f"{namespace}-{name}"}},
+    }
+    return [content, snapshot]
+
+
 def until(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
     """Poll until it holds; an AssertionError says what did not."""
     deadline = time.monotonic() + seconds

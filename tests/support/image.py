@@ -10,11 +10,11 @@ from tests.support.bed import locks, node, paths, process
 
 NAME = "docker.io/local/snapbridge:test"
 BUILD_SECONDS = 150.0
-_imported: set[Path] = set()
+_imported: dict[Path, str] = {}
 
 
-def build(target: Path) -> Path:
-    """Build the archive. The layer with Python and the packages is kept in the cache."""
+def build(target: Path) -> str:
+    """Build the archive; gives its digest. The layer with Python and the packages is kept in the cache."""
     with locks.held("image"):
         done = subprocess.run(
             [
@@ -25,14 +25,20 @@ def build(target: Path) -> Path:
         )  # fmt: skip
     if done.returncode != 0:
         raise process.ServerError(f"the image was not built: {done.stderr}")
-    return target
+    return done.stdout.split()[-1]
 
 
 def on(place: node.Node) -> str:
     """The name of the image, which the node has from now on."""
     if place.root_dir not in _imported:
-        archive = build(paths.fresh("image") / "image.tar")
+        archive = paths.fresh("image") / "image.tar"
+        _imported[place.root_dir] = build(archive)
         place.import_image(archive)
         archive.unlink()
-        _imported.add(place.root_dir)
     return NAME
+
+
+def digest(place: node.Node) -> str:
+    """What the node's image was when it was built."""
+    on(place)
+    return _imported[place.root_dir]

@@ -64,23 +64,7 @@ def make_layer(content: tree.Tree, folder: Path, name: str, *, compression: int 
 
 def write(target: Path, image: Image, layers: Sequence[Layer]) -> str:
     """Write the archive; gives the manifest's digest, which names the image's content."""
-    created = datetime.datetime.fromtimestamp(tree.EPOCH, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    config = _json(
-        {
-            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
-            "os": "linux",
-            "created": created,
-            "config": {
-                "User": image.user,
-                "Entrypoint": list(image.entrypoint),
-                "Env": list(image.env),
-                "WorkingDir": "/",
-                "Labels": dict(sorted(image.labels.items())),
-            },
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-            "history": [{"created": created, "created_by": "tools.image"} for _ in layers],
-        }
-    )
+    config = _config(image, layers)
     manifest = _json(
         {
             "schemaVersion": 2,
@@ -114,6 +98,26 @@ def write(target: Path, image: Image, layers: Sequence[Layer]) -> str:
         tree.plain_tar(archive, files)
     partial.replace(target)
     return _sha(manifest)
+
+
+def _config(image: Image, layers: Sequence[Layer]) -> bytes:
+    created = datetime.datetime.fromtimestamp(tree.EPOCH, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _json(
+        {
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "created": created,
+            "config": {
+                "User": image.user,
+                "Entrypoint": list(image.entrypoint),
+                "Env": list(image.env),
+                "WorkingDir": "/",
+                "Labels": dict(sorted(image.labels.items())),
+            },
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            "history": [{"created": created, "created_by": "tools.image"} for _ in layers],
+        }
+    )
 
 
 def _layer(layer: Layer) -> dict[str, Any]:
