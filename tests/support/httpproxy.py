@@ -15,6 +15,8 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import web
 
+from tests.support.bed import certificates
+
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "host"})
 
@@ -114,8 +116,11 @@ class HttpProxy:
 
 
 @contextlib.asynccontextmanager
-async def running(upstream: str, ca_file: str) -> AsyncIterator[HttpProxy]:
-    """A proxy on a free loopback port, plain HTTP towards its callers."""
+async def running(upstream: str, ca_file: str, serving: certificates.Pair | None = None) -> AsyncIterator[HttpProxy]:
+    """A proxy on a free loopback port, with plain HTTP towards its callers unless it is given a certificate.
+
+    Go's clients send no token over plain HTTP.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     proxy = HttpProxy(upstream, context)
     app = web.Application(client_max_size=64 << 20)
@@ -126,10 +131,14 @@ async def running(upstream: str, ca_file: str) -> AsyncIterator[HttpProxy]:
         proxy._client = client
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        tls = None
+        if serving is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(serving.certificate, serving.key)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         port = runner.addresses[0][1]
-        proxy.url = f"http://127.0.0.1:{port}"
+        proxy.url = f"{'https' if tls is not None else 'http'}://127.0.0.1:{port}"
         try:
             yield proxy
         finally:

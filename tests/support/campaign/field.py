@@ -200,7 +200,8 @@ def field(kind: stacks.Kind, batch: int) -> Iterator[Field]:
     with contextlib.ExitStack() as stack:
         plane = stack.enter_context(controlplane.running())
         backstage = stack.enter_context(mirror.Backstage())
-        opened = httpproxy.running(plane.url, str(plane.certificate_authority))
+        serving = plane.apiserver.authority.serving("campaign-proxy", ["127.0.0.1"])
+        opened = httpproxy.running(plane.url, str(plane.certificate_authority), serving)
         api = backstage.run(opened.__aenter__())
         stack.callback(lambda: backstage.run(opened.__aexit__(None, None, None)))
         folder = paths.fresh("campaign")
@@ -213,7 +214,7 @@ def field(kind: stacks.Kind, batch: int) -> Iterator[Field]:
         through = access.write_kubeconfig(
             Path(folder) / "kubeconfig", api.url, plane.token, plane.certificate_authority
         )
-        made = Field(plane, api, driver, csi, stacks.Stack(kind, through, csi.listen, DRIVER), batch)
+        made = Field(plane, api, driver, csi, stacks.Stack(kind, through, csi.listen), batch)
         made.prepare()
         with made.at_work():
             yield made
