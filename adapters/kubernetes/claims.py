@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from adapters.kubernetes import names
 from adapters.kubernetes.facts import is_deleting
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
-from bridge.model.failure import BridgeError, ConflictError
+from bridge.model.failure import BridgeError, ConflictError, DeniedError
+
+Object = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ class ClaimHolds:
         self._writer = writer
         self._shared = shared or world.claim_is_held_for_others
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+        self._may_patch = True
+        """Until the API server has said no."""
         self._due: dict[tuple[str, str], float] = {}
         self._any = asyncio.Event()
         self._lingers = False
@@ -103,13 +108,31 @@ class ClaimHolds:
             wanted = [finalizer for finalizer in finalizers if finalizer != names.CLAIM_FINALIZER]
             if held:
                 wanted.append(names.CLAIM_FINALIZER)
-            metadata = {"resourceVersion": claim["metadata"]["resourceVersion"], "finalizers": wanted}
             try:
-                await self._writer.merge_patch(names.CLAIMS, namespace, name, {"metadata": metadata})
+                await self._write(claim, wanted, held=held)
                 return
             except ConflictError:
                 if attempt + 1 == TRIES:
                     raise
+
+    async def _write(self, claim: Object, wanted: list[str], *, held: bool) -> None:
+        """Patch the claim; or, where only `update` is granted (upstream's rules), read it anew and write it whole."""
+        own = claim["metadata"]
+        if self._may_patch:
+            metadata = {"resourceVersion": own["resourceVersion"], "finalizers": wanted}
+            try:
+                await self._writer.merge_patch(names.CLAIMS, own["namespace"], own["name"], {"metadata": metadata})
+                return
+            except DeniedError as error:
+                log.info("claims may not be patched: they are updated, a read more each", extra={"error": str(error)})
+                self._may_patch = False
+        whole = await self._writer.refresh(names.CLAIMS, own["namespace"], own["name"])
+        if whole is None or whole["metadata"]["uid"] != own["uid"] or (held and is_deleting(whole)):
+            return
+        finalizers = [name for name in whole["metadata"].get("finalizers") or () if name != names.CLAIM_FINALIZER]
+        metadata = {**whole["metadata"], "finalizers": [*finalizers, names.CLAIM_FINALIZER] if held else finalizers}
+        metadata.pop("managedFields", None)
+        await self._writer.put(names.CLAIMS, {**whole, "metadata": metadata})
 
     @contextlib.asynccontextmanager
     async def _alone(self, namespace: str, name: str) -> AsyncIterator[None]:

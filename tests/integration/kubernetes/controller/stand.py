@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from adapters.kubernetes import names
@@ -222,6 +223,7 @@ async def running(
     plane: ControlPlane,
     *,
     driver: str = "",
+    kubeconfig: Path | None = None,
     rules: Rules | None = None,
     driver_half: Callable[[Client, str], DriverHalf] = DriverHalf,
     **settings: Any,
@@ -229,7 +231,7 @@ async def running(
     """Both halves, until the block is left. The cluster serves others too: everything is of a driver of its own."""
     await asyncio.to_thread(definitions.install, plane)
     driver = driver or f"c{os.getpid()}-{next(_numbers)}.snapbridge.test"
-    given = Settings(kubeconfig=str(plane.kubeconfig), lease_check_seconds=0.5, **settings)
+    given = Settings(kubeconfig=str(kubeconfig or plane.kubeconfig), lease_check_seconds=0.5, **settings)
     clock = WallClock()
 
     def make_queue(name: str, turn: Turn) -> Loop:
@@ -238,7 +240,7 @@ async def running(
     client = WatchedClient(await open_connection(given))
     half = ClusterHalf(given, client, make_queue, clock, Ways(rules or Rules()))
     stand = Stand(plane, half, client, driver)
-    stand.other = Client(await open_connection(given))
+    stand.other = Client(await open_connection(Settings(kubeconfig=str(plane.kubeconfig))))
     stand.driver_half = driver_half(stand.other, driver)
     half.world.contents.listen(stand.driver_half.on_content)
     works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"half": half.run, "driver": stand.driver_half.run}
