@@ -74,6 +74,10 @@ class Ownership:
         self._blind = ""
         self.election: Elected | None = None
         """Set where replicas share the work."""
+        self.cluster_lease = True
+        """Whether the cluster half's lease is in our way too: not for a driver half, which works beside it."""
+        self.lease_namespace = ""
+        """Where to look when the leases of the whole cluster may not be read; empty for nowhere else."""
 
     def chosen_drivers(self) -> Sequence[str]:
         """The drivers that we have met and are to serve, whoever else does."""
@@ -140,7 +144,7 @@ class Ownership:
     async def check(self) -> None:
         """Look at the leases of every driver that we have met."""
         live: dict[str, str] = {}
-        drivers = ("", *sorted(self._seen))
+        drivers = ("", *sorted(self._seen)) if self.cluster_lease else tuple(sorted(self._seen))
         for driver in drivers:
             holder = await self._live_holder(lease_name(driver))
             if holder:
@@ -192,7 +196,7 @@ class Ownership:
                 wake(uid)
 
     def _may(self, driver: str) -> bool:
-        known = bool(self._blind) or (driver in self._looked_up and "" in self._looked_up)
+        known = bool(self._blind) or (driver in self._looked_up and ("" in self._looked_up or not self.cluster_lease))
         elected = self.election is None or not self.election.why_not(driver)
         return elected and known and self._chosen(driver) and not self._reason(driver)
 
@@ -215,16 +219,24 @@ class Ownership:
 
     async def _live_holder(self, name: str) -> str:
         try:
-            async for lease in self._client.list(names.LEASES, field_selector=f"metadata.name={name}"):
-                if self.election is not None and path(lease, "metadata", "namespace") == self.election.namespace:
-                    continue
-                holder = path(lease, "spec", "holderIdentity")
-                if holder and self._is_live(lease):
-                    return str(holder)
+            try:
+                return await self._holder_in("", name)
+            except failure.BridgeError as error:
+                if getattr(error, "status", 0) != 403 or not self.lease_namespace:
+                    raise
+            return await self._holder_in(self.lease_namespace, name)
         except failure.BridgeError as error:
             if getattr(error, "status", 0) == 403:
                 raise failure.DeniedError(error.message) from error
             raise
+
+    async def _holder_in(self, namespace: str, name: str) -> str:
+        async for lease in self._client.list(names.LEASES, namespace, field_selector=f"metadata.name={name}"):
+            if self.election is not None and path(lease, "metadata", "namespace") == self.election.namespace:
+                continue
+            holder = path(lease, "spec", "holderIdentity")
+            if holder and self._is_live(lease):
+                return str(holder)
         return ""
 
     def _is_live(self, lease: Object) -> bool:

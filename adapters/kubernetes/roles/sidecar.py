@@ -62,7 +62,13 @@ def plan(given: Given) -> RolePlan:
             timeout_seconds=settings.request_timeout_seconds,
             pacer=pacer(settings.api_qps, settings.api_burst),
         )
-        half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=Ways(settings.naming, node))
+        ways = Ways(
+            settings.naming,
+            node,
+            lease_check_seconds=settings.lease_check_seconds,
+            lease_namespace=election.namespace(settings.lease_namespace, settings.service_account_dir),
+        )
+        half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=ways)
         if settings.leader_election:
             standing = await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,))
             half.elect(standing)

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from adapters.kubernetes import election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.events import Events
+from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.reflector import Pace, Reflector
 from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.sidecar.records import ContentRecords
@@ -36,6 +37,10 @@ class Ways:
     node: str = ""
     """Serve only the contents that are labelled with this node; empty for all."""
     pace: Pace | None = None
+    lease_check_seconds: float = 10.0
+    """How often to look whether another sidecar holds the driver's lease."""
+    lease_namespace: str = ""
+    """Where to look for it when the leases of the whole cluster may not be read."""
 
 
 class DriverHalf:
@@ -54,7 +59,18 @@ class DriverHalf:
         writer = Writer(client, self.world, self._acting)
         events = Events(client, clock, self._acting, component=f"{COMPONENT} {driver}")
         self.requests = ContentRequests(cluster, self.world, writer, events, clock)
-        self.requests.why_not = self.fence
+        self.requests.why_not = self._why_not
+        self.ownership: Ownership | None = None
+        if not ways.node:  # On nodes the sidecars of one driver act at once.
+            self.ownership = Ownership(
+                client,
+                clock,
+                drivers=(driver,),
+                serves=None,
+                check_seconds=ways.lease_check_seconds,
+                quiet_seconds=0.0,
+            )
+            self.ownership.cluster_lease, self.ownership.lease_namespace = False, ways.lease_namespace
         self.ledger = ContentRecords(cluster, self.world, writer, events, clock)
         self.volumes = NoVolumes()
         self.secrets = ClusterSecrets(client)
@@ -71,6 +87,8 @@ class DriverHalf:
     def elect(self, standing: election.Election) -> None:
         """From now on act only while elected. To be called before `run`."""
         self.election = standing
+        if self.ownership is not None:
+            self.ownership.election = standing
 
     async def run(self, wake: Wake, intake: Intake, plugins: PluginSink) -> None:
         """Watch until cancelled."""
@@ -80,6 +98,8 @@ class DriverHalf:
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors:
                     group.create_task(reflector.run(), name=f"watch-{reflector.plural}")
+                if self.ownership is not None:
+                    group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name="leases")
                 if self.election is not None:
                     group.create_task(self.election.run(self._catch_up, self._on_synced), name="election")
         finally:
@@ -89,6 +109,8 @@ class DriverHalf:
     def ready(self) -> str:
         """Empty when both kinds have been read; standing by is no fault."""
         reasons = [reflector.sentence for reflector in self._reflectors if reflector.sentence]
+        if not reasons and self.ownership is not None and self.ownership.sentence():
+            reasons = [self.ownership.sentence()]
         if self.election is not None and self.election.trouble():
             reasons.append(self.election.trouble())
         return f"cluster {self.cluster}: {'; '.join(reasons)}" if reasons else ""
@@ -121,6 +143,12 @@ class DriverHalf:
     async def in_use(self, key: Key, handle: str) -> str:
         """Who restores is the other half's knowledge: it marks no content that is in use."""
         return ""
+
+    def _why_not(self, uid: str) -> str:
+        """Two controllers never act on one driver: not while another one's lease is live, nor while ours is not."""
+        if self.ownership is None or self.ownership.ours(self.driver, uid):
+            return self.fence(self.driver)
+        return self.ownership.why_not(self.driver)
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
         return self.election.acting(driver or self.driver) if self.election is not None else always()

@@ -29,14 +29,14 @@ class ContentRequests:
         self._writer = writer
         self._events = events
         self._clock = clock
-        self.why_not: Callable[[str], str] = lambda _driver: ""
-        """Why another process acts for the driver at this moment; empty when this one does."""
+        self.why_not: Callable[[str], str] = lambda _uid: ""
+        """Why this process may not act on a content (by uid) at this moment; empty when it may. It is woken then."""
 
     async def observe(self, key: Key) -> SnapshotRequest | None:
         """See the port."""
         if not self._world.synced:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
-        if reason := self.why_not(self._world.driver):
+        if reason := self.why_not(key.uid):
             raise ElsewhereError(reason)
         facts = self._world.facts(key.uid)
         if facts is None or facts.content is None:

@@ -217,7 +217,12 @@ class Stand:
 
 @contextlib.asynccontextmanager
 async def running(
-    plane: ControlPlane, plugin: Plugin | None = None, *, client: Watched | None = None, **ways: Any
+    plane: ControlPlane,
+    plugin: Plugin | None = None,
+    *,
+    client: Watched | None = None,
+    ready: bool = True,
+    **ways: Any,
 ) -> AsyncIterator[Stand]:
     """The half and its worker, until the block is left. It may be started again over the same `plugin`."""
     await asyncio.to_thread(definitions.install, plane)
@@ -235,7 +240,7 @@ async def running(
             tasks = [group.create_task(run, name="half"), group.create_task(runner.run(), name="runner")]
             stand = Stand(half, client, other, plugin, runner)
             try:
-                await stand.until(lambda: not half.ready())
+                await stand.until(lambda: half.world.synced and not (ready and half.ready()))
                 yield stand
             finally:
                 for task in tasks:

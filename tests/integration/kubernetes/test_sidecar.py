@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 from typing import Any
 
 import pytest
 
 from adapters.kubernetes import names
+from adapters.kubernetes.client import Client
+from adapters.kubernetes.connection import open_connection
+from adapters.kubernetes.settings import Settings
 from bridge.model.plugin import Capability
 from tests.integration.kubernetes import half_stand
 from tests.integration.kubernetes.half_stand import Plugin, annotations, new_driver
@@ -313,6 +317,30 @@ async def test_each_nodes_half_sees_its_own_contents_only(control_plane: Control
         await asyncio.sleep(0.2)
         assert len(one.half.world.contents) == len(two.half.world.contents) == 1
         assert (first.calls("create"), second.calls("create")) == (1, 1)
+
+
+async def test_while_another_sidecars_lease_is_live_nothing_is_done_and_the_reason_is_said(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    plugin = Plugin(new_driver())
+    lease = "external-snapshotter-leader-" + plugin.driver.replace(".", "-")
+    kind = {"apiVersion": names.LEASES.api_version, "kind": names.LEASES.kind}
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 1, "renewTime": now}
+    setup = Client(await open_connection(Settings(kubeconfig=str(control_plane.kubeconfig))))
+    await setup.create(names.LEASES, namespace, {**kind, "metadata": {"name": lease}, "spec": spec})
+    cluster = {**spec, "holderIdentity": "snapshot-controller", "leaseDurationSeconds": 3600}
+    metadata = {"name": "snapshot-controller-leader"}
+    await setup.create(names.LEASES, namespace, {**kind, "metadata": metadata, "spec": cluster})
+    await setup.close()
+    async with half_stand.running(control_plane, plugin, lease_check_seconds=0.2, ready=False) as stand:
+        await stand.content(namespace)
+        await stand.until(lambda: f"holds the lease {lease} (upstream)" in stand.half.ready())
+        await asyncio.sleep(0.3)
+        assert plugin.script.done == []
+        await stand.until_ready(namespace)  # It is over after a second, and five for clocks that differ.
+        assert stand.half.ready() == ""
+        await stand.other.delete(names.LEASES, namespace, metadata["name"])
 
 
 async def test_other_drivers_contents_are_nobodys_business(control_plane: ControlPlane, namespace: str) -> None:

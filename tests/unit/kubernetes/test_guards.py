@@ -74,7 +74,7 @@ class Server:
             self.items[place] = kept
         return copy.deepcopy(kept)
 
-    async def list(self, resource: names.Resource, **_: Any) -> AsyncIterator[Object]:
+    async def list(self, resource: names.Resource, _namespace: str = "", **_: Any) -> AsyncIterator[Object]:
         for place, item in list(self.items.items()):
             if place[0] == resource.plural:
                 yield item
