@@ -6,122 +6,25 @@ The plugin lives in the test and keeps state; the API server and the controller 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from adapters.kubernetes import flags
-from adapters.kubernetes.roles import provisioner
-from bridge.app import roles
 from bridge.pb.csi.v1 import csi_pb2 as pb
+from tests.integration.kubernetes import provisioner_stand as stand
+from tests.integration.kubernetes.provisioner_stand import CLASS, DRIVER, Backend, Cluster, refuse, running
 from tests.support import claims, csi_server, provisioning, role
-from tests.support.bed import access, controlplane
-from tests.support.csi_server import Plugin
+from tests.support.bed import controlplane
 from tests.support.provisioning import claim, from_snapshot
-
-DRIVER = "test.csi.example"
-CLASS = "scripted"
-PVC = "csi.storage.k8s.io/pvc/name"
-Step = Callable[[pb.CreateVolumeRequest, Any], Awaitable[Any]]
-
-
-class Backend:
-    """The plugin, with a behaviour of its own for each claim's name; others are served well."""
-
-    def __init__(self) -> None:
-        self.plugin = Plugin(DRIVER)
-        self.steps: dict[str, Step] = {}
-        self.asked: dict[str, list[pb.CreateVolumeRequest]] = {}
-        self.deleted: Counter[str] = Counter()
-        self.plugin.script |= {"CreateVolume": self._create, "DeleteVolume": self._delete}
-
-    def volumes(self) -> set[str]:
-        return {volume.volume_id for volume in self.plugin.store.volumes.values()}
-
-    async def make(self, request: pb.CreateVolumeRequest) -> pb.CreateVolumeResponse:
-        return await self.plugin.CreateVolume(request, None)
-
-    async def _create(self, request: pb.CreateVolumeRequest, context: Any) -> Any:
-        name = request.parameters[PVC]
-        self.asked.setdefault(name, []).append(request)
-        step = self.steps.get(name)
-        return await (step(request, context) if step is not None else self.make(request))
-
-    async def _delete(self, request: pb.DeleteVolumeRequest, context: Any) -> Any:
-        self.deleted[request.volume_id] += 1
-        return await self.plugin.DeleteVolume(request, context)
-
-
-def refuse(code: grpc.StatusCode) -> Step:
-    async def step(_request: pb.CreateVolumeRequest, context: Any) -> None:
-        await context.abort(code, "by the script")
-
-    return step
 
 
 @pytest.fixture
 async def backend(control_plane: controlplane.ControlPlane, tmp_path: Path) -> AsyncIterator[Backend]:
-    made = Backend()
-    await asyncio.to_thread(control_plane.admin.apply, provisioning.storage_class(CLASS, DRIVER))
-    async with csi_server.serving(made.plugin, tmp_path / "csi.sock"):
+    async with stand.backend_at(control_plane, tmp_path) as made:
         yield made
-    await asyncio.to_thread(control_plane.admin.kubectl, "delete", "storageclass", CLASS)
-
-
-@contextlib.asynccontextmanager
-async def running(plane: controlplane.ControlPlane, tmp_path: Path, *more: str) -> AsyncIterator[asyncio.Event]:
-    """The role in this process; setting the event stops it in order."""
-    words = [f"--kubeconfig={plane.kubeconfig}", f"--csi-address={tmp_path / 'csi.sock'}", "--extra-create-metadata"]
-    given = flags.parse(provisioner.FLAGS, [*words, *provisioning.FAST, *more])
-    stop = asyncio.Event()
-    task = asyncio.create_task(roles.run(provisioner.plan(given), stop))
-    try:
-        yield stop
-    finally:
-        stop.set()
-        await task
-
-
-class Cluster:
-    """Looks at the API server without holding up the plugin, which shares this test's loop."""
-
-    def __init__(self, admin: access.Access, namespace: str) -> None:
-        self._admin = admin
-        self._namespace = namespace
-
-    async def apply(self, *items: provisioning.Object) -> None:
-        await asyncio.to_thread(self._admin.apply, list(items))
-
-    async def delete(self, name: str) -> None:
-        path = f"/api/v1/namespaces/{self._namespace}/persistentvolumeclaims/{name}"
-        status, _ = await asyncio.to_thread(self._admin.request, "DELETE", path)
-        assert status == 200
-
-    async def claim(self, name: str) -> provisioning.Object | None:
-        return await asyncio.to_thread(provisioning.claim_now, self._admin, self._namespace, name)
-
-    async def bound(self, name: str) -> provisioning.Object:
-        return await asyncio.to_thread(provisioning.until_bound, self._admin, self._namespace, name, 20.0)
-
-    async def gone(self, name: str) -> None:
-        await self.until(
-            f"{name} is gone", lambda: provisioning.claim_now(self._admin, self._namespace, name) is None
-        )
-
-    async def told(self, name: str, words: str) -> None:
-        def holds() -> bool:
-            return any(words in text for _, text in provisioning.events(self._admin, self._namespace, name))
-
-        await self.until(f"{name} is told {words!r}", holds)
-
-    async def until(self, what: str, holds: Callable[[], bool]) -> None:
-        await asyncio.to_thread(claims.until, what, holds, 20.0)
 
 
 @pytest.fixture
@@ -201,46 +104,13 @@ async def test_claims_that_are_deleted_while_a_create_is_open(
     assert all(request == backend.asked["busy"][0] for request in backend.asked["busy"])
 
 
-def hand_made(namespace: str) -> list[provisioning.Object]:
-    """A VolumeSnapshot and its content, as if somebody had bound them."""
-    group = "snapshot.storage.k8s.io/v1"
-    reference = {"namespace": namespace, "name": "monday"}
-    content = {
-        "driver": DRIVER,
-        "deletionPolicy": "Retain",
-        "source": {"snapshotHandle": "snap-1"},
-        "volumeSnapshotRef": reference,
-    }
-    name = f"content-{namespace}"
-    source = {"volumeSnapshotContentName": name}
-    return [
-        {"apiVersion": group, "kind": "VolumeSnapshotContent", "metadata": {"name": name}, "spec": content},
-        {"apiVersion": group, "kind": "VolumeSnapshot", "metadata": reference, "spec": {"source": source}},
-    ]
-
-
-def make_ready(admin: access.Access, namespace: str) -> None:
-    name, merge = f"content-{namespace}", "application/merge-patch+json"
-    snapshot = f"{claims.GROUP}/namespaces/{namespace}/volumesnapshots/monday"
-    content = f"{claims.GROUP}/volumesnapshotcontents/{name}"
-    uid = json.loads(admin.request("GET", snapshot)[1])["metadata"]["uid"]
-    patches = [
-        (content, {"spec": {"volumeSnapshotRef": {"uid": uid}}}),
-        (f"{content}/status", {"status": {"snapshotHandle": "snap-1", "readyToUse": True}}),
-        (f"{snapshot}/status", {"status": {"boundVolumeSnapshotContentName": name, "readyToUse": True}}),
-    ]
-    for path, body in patches:
-        status, answer = admin.request("PATCH", path, body, merge)
-        assert status == 200, answer
-
-
 async def test_answers_that_are_not_what_was_asked(
     control_plane: controlplane.ControlPlane, backend: Backend, cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
     admin = control_plane.admin
     await asyncio.to_thread(claims.install, admin, DRIVER, name="scripted-snapshots")
-    await cluster.apply(*hand_made(namespace))
-    await asyncio.to_thread(make_ready, admin, namespace)
+    await cluster.apply(*stand.hand_made(namespace))
+    await asyncio.to_thread(stand.make_ready, admin, namespace)
 
     async def small(request: pb.CreateVolumeRequest, _context: Any) -> Any:
         answer = await backend.make(request)
@@ -308,3 +178,61 @@ async def test_one_replica_acts_and_the_next_takes_over(
             await cluster.bound("two")
     assert [len(backend.asked[name]) for name in ("one", "two")] == [1, 1]
     assert len(backend.volumes()) == 2
+
+
+GRANTS = "gateway.networking.k8s.io"
+
+
+def grant_definition() -> provisioning.Object:
+    """The least that a ReferenceGrant needs to be kept."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"referencegrants.{GRANTS}",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api"},
+        },
+        "spec": {
+            "group": GRANTS,
+            "scope": "Namespaced",
+            "names": {"plural": "referencegrants", "singular": "referencegrant", "kind": "ReferenceGrant"},
+            "versions": [{"name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+async def test_a_snapshot_of_another_namespace_needs_a_grant_there(tmp_path: Path) -> None:
+    flags = ("--feature-gates=CrossNamespaceVolumeDataSource=true",)
+    gate = "--feature-gates=CrossNamespaceVolumeDataSource=true"
+    with controlplane.running(apiserver_flags=flags) as plane:
+        admin = plane.admin
+        for name in ("apps", "vault"):
+            await asyncio.to_thread(admin.kubectl, "create", "namespace", name)
+        await asyncio.to_thread(claims.install, admin, DRIVER)
+        cluster = Cluster(admin, "apps")
+        await cluster.apply(*stand.hand_made("vault"))
+        await asyncio.to_thread(stand.make_ready, admin, "vault")
+        reference = {**from_snapshot("monday"), "namespace": "vault"}
+        async with stand.backend_at(plane, tmp_path) as backend, running(plane, tmp_path, gate):
+            # The kind of the grants is missing so far: what needs none is served.
+            await cluster.apply(claim("apps", "plain", CLASS), claim("apps", "lent", CLASS, dataSourceRef=reference))
+            await cluster.bound("plain")
+            await cluster.told(
+                "lent", "accessing vault/monday of VolumeSnapshot dataSource from apps/lent isn't allowed"
+            )
+            await cluster.apply(grant_definition())
+            await asyncio.to_thread(
+                admin.kubectl, "wait", "--for=condition=Established", f"crd/referencegrants.{GRANTS}"
+            )
+            rows = {
+                "from": [{"group": "", "kind": "PersistentVolumeClaim", "namespace": "apps"}],
+                "to": [{"group": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot"}],
+            }
+            metadata = {"name": "lend", "namespace": "vault"}
+            await cluster.apply(
+                {"apiVersion": f"{GRANTS}/v1beta1", "kind": "ReferenceGrant", "metadata": metadata, "spec": rows}
+            )
+            await cluster.bound("lent")
+        (asked,) = backend.asked["lent"]
+        assert asked.volume_content_source.snapshot.snapshot_id == "snap-1"
