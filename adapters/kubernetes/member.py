@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.kubernetes import names
+from adapters.kubernetes.facts import path
 
 Object = dict[str, Any]
 
@@ -42,7 +43,7 @@ def group_name(snapshot: Object) -> str:
 
 def is_made_by_group(snapshot: Object) -> bool:
     """Whether a group made it: no snapshot may ever be cut for it alone."""
-    if (snapshot["spec"].get("source") or {}).get("volumeSnapshotContentName"):
+    if path(snapshot, "spec", "source", "volumeSnapshotContentName"):
         return False
     return owner(snapshot) is not None or names.IN_GROUP_FINALIZER in (snapshot["metadata"].get("finalizers") or ())
 
@@ -62,5 +63,5 @@ def content_name(snapshot: Object) -> str:
 
 def group_handle(content: Object) -> str:
     """The handle of the group that this content's snapshot belongs to on the backend; empty for none."""
-    in_status = (content.get("status") or {}).get("volumeGroupSnapshotHandle")
+    in_status = path(content, "status", "volumeGroupSnapshotHandle")
     return str(in_status or (content["metadata"].get("annotations") or {}).get(GROUP_HANDLE) or "")

@@ -38,12 +38,12 @@ class World:
             trim.snapshot,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
              "holding-claim": _holding_claim, "by-group": member.group_uids,
-             "malformed": _malformed(wellformed.snapshot)},
+             "malformed": malformed(wellformed.snapshot)},
         )  # fmt: skip
         self.contents = Cache(
-            trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": _malformed(wellformed.content)}
+            trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": malformed(wellformed.content)}
         )
-        self.classes = Cache(trim.whole, {"default": _default_classes, "malformed": _malformed(wellformed.klass)})
+        self.classes = Cache(trim.whole, {"default": _default_classes, "malformed": malformed(wellformed.klass)})
         self.claims = Cache(trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim})
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
         self.caches: dict[names.Resource, Cache] = {
@@ -275,7 +275,7 @@ def is_unread(content: Object) -> bool:
     return path(content, "status", "readyToUse") is not True
 
 
-def _malformed(check: Callable[[Object], str]) -> Callable[[Object], Iterable[str]]:
+def malformed(check: Callable[[Object], str]) -> Callable[[Object], Iterable[str]]:
     """An index of the uids of what is malformed: looked at once per version, not at each turn."""
     return lambda item: (item["metadata"]["uid"],) if check(item) else ()
 

@@ -151,6 +151,8 @@ def _parameters(facts: Facts, content: Object) -> tuple[dict[str, str], Failure 
     called = content["metadata"]["name"]
     if named and facts.klass is None:
         what = f'no input parameters for content {called}: volumesnapshotclass "{named}" not found'
+        if facts.class_trouble:
+            what = f'no input parameters for content {called}: "{named}" is malformed: {facts.class_trouble}'
         return {}, Failure(FailureKind.REFUSED, "CLASS_NOT_FOUND", what, "Create the class again")
     if is_static(content):
         return {}, None

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from adapters.kubernetes import names, shape
+from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.decide import driver_half
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import is_deleting, path
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.sidecar.world import DriverWorld
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import ElsewhereError, NotSyncedError
@@ -29,6 +31,7 @@ class ContentRequests:
         self._writer = writer
         self._events = events
         self._clock = clock
+        self._complaints = Complaints(writer, events, clock)
         self.why_not: Callable[[str], str] = lambda _uid: ""
         """Why this process may not act on a content (by uid) at this moment; empty when it may. It is woken then."""
 
@@ -38,7 +41,11 @@ class ContentRequests:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
         if reason := self.why_not(key.uid):
             raise ElsewhereError(reason)
-        facts = self._world.facts(key.uid)
+        try:
+            facts = self._world.facts(key.uid)
+        except MalformedError as error:
+            await self._complaints.tell(error)
+            raise ElsewhereError(str(error)) from error
         if facts is None or facts.content is None:
             return None
         request = driver_half.request(self._cluster, facts)

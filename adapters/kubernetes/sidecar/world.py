@@ -7,9 +7,9 @@ from typing import Any
 
 from adapters.kubernetes import names, trim
 from adapters.kubernetes.cache import Cache
-from adapters.kubernetes.decide import driver_half
+from adapters.kubernetes.decide import driver_half, wellformed
 from adapters.kubernetes.facts import Facts, is_deleting, path, snapshot_of_reference
-from adapters.kubernetes.world import World
+from adapters.kubernetes.world import World, malformed
 
 Object = dict[str, Any]
 
@@ -22,23 +22,31 @@ class DriverWorld(World):
         self.driver = driver
         self.contents = Cache(
             trim.whole,
-            {"by-cut": _by_cut, "open-by-class": _open_by_class},
+            {"by-cut": _by_cut, "open-by-class": _open_by_class, "malformed": malformed(wellformed.content)},
             keep=lambda item: path(item, "spec", "driver") == driver,
         )
-        self.classes = Cache(trim.whole, keep=lambda item: item.get("driver") == driver)
+        self.classes = Cache(
+            trim.whole,
+            {"malformed": malformed(wellformed.klass)},
+            keep=lambda item: item.get("driver") == driver,
+        )
         self.caches = {names.CONTENTS: self.contents, names.CLASSES: self.classes}
         self._all = tuple(self.caches.values())
 
     def facts(self, uid: str) -> Facts | None:
-        """What is known of one content; None when it is not there."""
+        """What is known of one content; None when it is not there. MalformedError: see World."""
         content = self.contents.by_uid(uid)
         if content is None:
             return None
+        self._refuse_malformed(content, None)
+        class_name = str(path(content, "spec", "volumeSnapshotClassName") or "")
+        klass, class_trouble = self._class(class_name)
         return Facts(
             uid=snapshot_of_reference(content),
             content=content,
-            class_name=str(path(content, "spec", "volumeSnapshotClassName") or ""),
-            klass=self.class_of(content),
+            class_name=class_name,
+            klass=klass,
+            class_trouble=class_trouble,
             naming=self.naming,
         )
 
