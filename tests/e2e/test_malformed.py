@@ -27,7 +27,7 @@ DRIVER = "malformed.snapbridge.dev"
 NAMESPACE = "malformed"
 CLASS = "good"
 WATCHED = {"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses", "persistentvolumeclaims", "events"}
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 1.2
 MOST_WRITES = 4
 """In `QUIET_SECONDS`, for all objects of this file together: a back-off that happens to be over now."""
 HUGE = "x" * 10_000
