@@ -37,7 +37,7 @@ def group_uids(snapshot: Object) -> tuple[str, ...]:
 def group_name(snapshot: Object) -> str:
     """The name of its group; empty for what is no member."""
     reference = owner(snapshot)
-    named = (snapshot.get("status") or {}).get("volumeGroupSnapshotName")
+    named = path(snapshot, "status", "volumeGroupSnapshotName")
     return str(named or (reference or {}).get("name") or "")
 
 
@@ -55,7 +55,7 @@ def is_member(snapshot: Object) -> bool:
 
 def content_name(snapshot: Object) -> str:
     """What the content of a snapshot that a group made is called."""
-    bound = (snapshot.get("status") or {}).get("boundVolumeSnapshotContentName")
+    bound = path(snapshot, "status", "boundVolumeSnapshotContentName")
     if bound:
         return str(bound)
     return "snapcontent-" + str(snapshot["metadata"]["name"]).removeprefix("snapshot-")

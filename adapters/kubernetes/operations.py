@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import is_deleting, is_ready, path, static_content
 from adapters.kubernetes.world import World
 
@@ -66,6 +67,8 @@ class Operations:
         self._observe(self._driver(snapshot), operation, kind, status, self._instant() - since)
 
     def _driver(self, snapshot: Object) -> str:
+        if wellformed.snapshot(snapshot):
+            return ""  # Malformed: nobody acts on it, and nothing may be read out of it here.
         content = self._world.content_of(snapshot)
         if content is not None:
             return str(path(content, "spec", "driver") or "")

@@ -97,6 +97,15 @@ def test_what_was_ready_at_the_start_and_what_others_do_is_not_counted(registry:
     assert count(registry, "CreateSnapshot") == count(registry, "DeleteSnapshot") == 0
 
 
+@pytest.mark.parametrize("malformed", [{"spec": None}, {"spec__source": "x"}, {"status": {"readyToUse": 1}}])
+def test_a_malformed_snapshot_breaks_nothing(registry: prom.CollectorRegistry, malformed: dict[str, Any]) -> None:
+    stand = Stand(registry)
+    stand.tell(o.snapshot(**malformed))
+    stand.tell(o.snapshot(**malformed, **v.GONE))
+    stand.tell(o.snapshot(**malformed, **v.GONE, **v.FREE))
+    assert value(registry, "snapshot_controller_operations_in_flight") == 0
+
+
 def test_plugin_calls_bear_go_s_names(registry: prom.CollectorRegistry) -> None:
     meters = metrics.UpstreamMetrics(registry)
     meters.call_ended(o.DRIVER, "CreateSnapshot", "RESOURCE_EXHAUSTED", 0.2)
