@@ -113,14 +113,15 @@ class Stack:
         """At once, from within a call of it: the process is collected by the next `stop` or `kill`."""
         os.kill(self.driver_half.pid, signal.SIGKILL)
 
-    def restart_sidecar(self, *flags: str) -> None:
-        """Stop the sidecar and start it with these flags besides; without any, as it was."""
-        assert self.sidecar is not None
-        assert self.kind.sidecar is not None
-        self.sidecar.stop()
-        process.forget(self.sidecar)
-        self.sidecar = self._part("sidecar", self.kind.sidecar, flags or (METADATA,))
-        self.sidecar.start()
+    def restart_driver_half(self, *flags: str) -> None:
+        """Stop it and start it with these flags besides; without any, as it was."""
+        self.driver_half.stop()
+        process.forget(self.driver_half)
+        if self.kind.sidecar is None:
+            self.whole = self._part("all", Maker.OURS, flags or (METADATA,))
+        else:
+            self.sidecar = self._part("sidecar", self.kind.sidecar, flags or (METADATA,))
+        self.driver_half.start()
 
     def close(self) -> None:
         """Stop everything for good."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tests.e2e.interop.flagged import Flagged
 from tests.e2e.interop.scenarios import Scenarios
 from tests.support import stacks
 
 KIND = stacks.UPSTREAM
 
 
-class TestUpstream(Flagged, Scenarios):
+class TestUpstream(Scenarios):
     """Every scenario."""
