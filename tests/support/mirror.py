@@ -33,7 +33,8 @@ KINDS = {
 }
 _LONGEST_LINE_BYTES = 4 << 20
 _DEADLINE_SECONDS = 30.0
-_UNTIL_SECONDS = 20.0
+_UNTIL_SECONDS = 60.0
+"""Patient: a machine with other work is slow, and only what never comes waits for all of it."""
 _TLS_GOODBYE_SECONDS = 0.25
 """A TLS connection ends a little after its session was closed."""
 

@@ -307,7 +307,7 @@ class Stage:
 
     # -- waiting
 
-    def until(self, what: str, holds: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def until(self, what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
         return self.seen.until(what, holds, seconds)
 
     def until_ready(self, name: str) -> Object:
@@ -351,9 +351,18 @@ class Stage:
             raise AssertionError(f"{error}: {found}") from None
 
     def remove(self, name: str) -> None:
-        """Delete a VolumeSnapshot and wait until it is gone."""
+        """Delete a VolumeSnapshot and wait until it is gone, with whatever is to go with it."""
         self.delete("snapshots", name)
+        self.until_away(name)
+
+    def until_away(self, name: str) -> None:
+        """Wait until a deleted VolumeSnapshot is gone, and its content if its policy is Delete."""
         self.until_gone("snapshots", name)
+        uid = self.past("snapshots", name)[-1]["metadata"]["uid"]
+        for one in self.seen.all("volumesnapshotcontents"):
+            spec = one["spec"]
+            if spec["volumeSnapshotRef"].get("uid") == uid and spec["deletionPolicy"] == "Delete":
+                self.until_gone("contents", one["metadata"]["name"])
 
     def content_of(self, name: str) -> Object:
         """The content that a VolumeSnapshot is bound to."""

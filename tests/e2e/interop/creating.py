@@ -178,6 +178,7 @@ class Creating:
         content = stage.content_of(name)["metadata"]["name"]
         stage.until("the claim is free", lambda: stages.CLAIM not in finalizers(stage.of("claims", claim.name)))
         stage.until("the mark is gone", lambda: stages.BEING_CREATED not in notes(stage.content_of(name)))
+        stage.until("both are held", lambda: stages.BOUND in finalizers(stage.of("snapshots", name)))
         stage.patch("contents", content, {"metadata": {"labels": {"seen": "once"}}})
         stage.patch("snapshots", name, {"metadata": {"labels": {"seen": "once"}}})
         before = (len(stage.past("snapshots", name)), len(stage.past("contents", content)))

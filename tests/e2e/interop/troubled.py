@@ -110,7 +110,7 @@ class Troubled:
         if "nonsense" in words and not mended:
             stage.delete("classes", klass)
             stage.klass(klass)
-        stage.until_gone("snapshots", name)
+        stage.until_away(name)
         left = stage.backend(claim.handle)
         assert not (left and mended)
         for handle in left:
