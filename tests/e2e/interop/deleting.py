@@ -236,7 +236,7 @@ class Deleting:
             assert status(told)["readyToUse"] is False
         else:
             stage.until_event("SnapshotContentMisbound", name)
-            assert status(stage.live("snapshots", name))["readyToUse"] is True
+            stage.until("not ready", lambda: status(stage.of("snapshots", name)).get("readyToUse") is False)
         stage.remove(name)
         left = stage.of("contents", content)
         assert left is not None
