@@ -73,7 +73,13 @@ def plan(given: Given) -> RolePlan:
             standing = await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,))
             half.elect(standing)
             meters.watch_leases(standing.held)
-        joined = Joined(half, resolvers={"k8s": half.secrets}, problems=half.problems, fence=half.fence)
+        joined = Joined(
+            half,
+            resolvers={"k8s": half.secrets},
+            problems=half.problems,
+            fence=half.fence,
+            groups=half.groups,
+        )
         return Role(
             joined=(joined,),
             workers=given.whole("worker-threads"),

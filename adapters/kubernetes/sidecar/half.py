@@ -21,6 +21,7 @@ from bridge.model.failure import InvalidError
 from bridge.model.keys import Key, snapshot_key
 from bridge.model.volume import Volume
 from bridge.ports.clock import Clock
+from bridge.ports.group import GroupSide
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 
@@ -72,6 +73,8 @@ class DriverHalf:
             )
             self.ownership.cluster_lease, self.ownership.lease_namespace = False, ways.lease_namespace
         self.ledger = ContentRecords(cluster, self.world, writer, events, clock)
+        self.groups: GroupSide | None = None
+        """What serves the driver's group contents; set before `run` by who builds it. None: groups are left alone."""
         self.volumes = NoVolumes()
         self.secrets = ClusterSecrets(client)
         contents = names.CONTENTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
+import json
 from typing import Any
 
 import pytest
@@ -341,6 +342,52 @@ async def test_while_another_sidecars_lease_is_live_nothing_is_done_and_the_reas
         await stand.until_ready(namespace)  # It is over after a second, and five for clocks that differ.
         assert stand.half.ready() == ""
         await stand.other.delete(names.LEASES, namespace, metadata["name"])
+
+
+READ = ["get", "list", "watch"]
+RIGHTS = {
+    "ClusterRole": [
+        ("", ["events"], ["list", "watch", "create", "update", "patch"]),
+        (names.GROUP, ["volumesnapshotclasses"], READ),
+        (names.GROUP, ["volumesnapshotcontents"], [*READ, "create", "update", "patch"]),
+        (names.GROUP, ["volumesnapshotcontents/status"], ["update", "patch"]),
+    ],
+    "Role": [("coordination.k8s.io", ["leases"], [*READ, "create", "update", "delete"])],
+}
+"""What upstream's manifest of the sidecar grants, its groups apart; it may see the leases of its own namespace."""
+
+
+def upstreams_rights(namespace: str) -> str:
+    """The account "upstream" with exactly these, as a list of manifests."""
+    account = {"name": "upstream", "namespace": namespace}
+    version = "rbac.authorization.k8s.io/v1"
+    items: list[Any] = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}]
+    for kind, rights in RIGHTS.items():
+        metadata = {"name": f"{namespace}-driver-half"} | ({"namespace": namespace} if kind == "Role" else {})
+        rules = [{"apiGroups": [group], "resources": kinds, "verbs": verbs} for group, kinds, verbs in rights]
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": metadata["name"]}
+        items.append({"apiVersion": version, "kind": kind, "metadata": metadata, "rules": rules})
+        subjects = [{"kind": "ServiceAccount", **account}]
+        binding = {"apiVersion": version, "kind": f"{kind}Binding", "metadata": metadata}
+        items.append({**binding, "subjects": subjects, "roleRef": reference})
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+async def test_upstreams_rights_suffice(control_plane: ControlPlane, namespace: str) -> None:
+    text = upstreams_rights(namespace)
+    way = await asyncio.to_thread(control_plane.service_account, "upstream", namespace=namespace, manifests=text)
+    client = half_stand.Watched(await open_connection(Settings(kubeconfig=str(way.kubeconfig))))
+    plugin = Plugin(new_driver(), faults={0: "refused"}, not_ready=1)
+    async with half_stand.running(control_plane, plugin, client=client, lease_namespace=namespace) as stand:
+        await stand.klass(namespace)
+        await stand.content(namespace, klass=namespace)
+        await stand.until_ready(namespace)
+        assert [event["reason"] for event in await stand.events(namespace)] == ["SnapshotCreationFailed"]
+        assert stand.half.ownership is not None
+        assert stand.half.ownership._blind == ""
+        await stand.let_go(namespace)
+        await stand.until_gone(namespace)
+        assert plugin.handles() == set()
 
 
 async def test_other_drivers_contents_are_nobodys_business(control_plane: ControlPlane, namespace: str) -> None:
