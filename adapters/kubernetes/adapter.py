@@ -17,8 +17,7 @@ from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.delegation import Delegation
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import path
-from adapters.kubernetes.groups.means import Means
-from adapters.kubernetes.groups.requests import TURNED_AWAY
+from adapters.kubernetes.groups.means import GROUP, ClusterMeans
 from adapters.kubernetes.groups.side import Groups
 from adapters.kubernetes.intake import Door
 from adapters.kubernetes.ownership import Ownership
@@ -75,7 +74,7 @@ class Cluster:
             cluster, self.world, writer, events=self._events, ownership=self.ownership, clock=clock
         )
         self.ledger = Contents(cluster, self.world, writer, self._events, clock)
-        means = Means(cluster, writer, self.requests.claims, self._events, self.ownership, clock)
+        means = ClusterMeans(cluster, writer, self._events, clock, self.requests.claims, self.ownership)
         self.groups = Groups(self.world, means)
         self.requests.judge_member = self.groups.judge
         self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
@@ -86,10 +85,10 @@ class Cluster:
             Reflector(self.client, resource, cache, pace=pace, on_synced=self._on_synced)
             for resource, cache in self.world.caches.items()
         ]
-        self._reflectors += self.groups.reflectors(self.client, pace=pace, on_synced=self._on_synced)
+        self._reflectors += self.groups.world.reflectors(self.client, pace=pace, on_synced=self._on_synced)
         self._wake: Callable[[str], None] = lambda _uid: None
         self.world.listen(lambda uid: self._wake(uid))
-        self.groups.world.listen(lambda uid: self._wake(TURNED_AWAY + uid), lambda uid: self._wake(uid))
+        self.groups.world.listen(lambda uid: self._wake(GROUP + uid), lambda uid: self._wake(uid))
         self.groups.watch_foreign(self.fence)
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
@@ -156,8 +155,8 @@ class Cluster:
 
     def _key(self, uid: str) -> Key:
         """The key of a snapshot's uid, or of a group's, which is marked."""
-        if uid.startswith(TURNED_AWAY):
-            return group_key(self.cluster, uid.removeprefix(TURNED_AWAY))
+        if uid.startswith(GROUP):
+            return group_key(self.cluster, uid.removeprefix(GROUP))
         return snapshot_key(self.cluster, uid)
 
     def ready(self) -> str:
@@ -193,7 +192,7 @@ class Cluster:
                 self._wake(uid)
         if self.world.synced and self.groups.world.synced:
             for uid in self.groups.world.open_uids():
-                self._wake(TURNED_AWAY + uid)
+                self._wake(GROUP + uid)
 
     def _on_snapshot(self, before: Object | None, after: Object | None) -> None:
         if before is not None and after is None:

@@ -37,7 +37,7 @@ class ClaimHolds:
         """`shared(namespace, name, uid)`: whether another snapshot than `uid` needs the claim."""
         self._world = world
         self._writer = writer
-        self._shared = shared or world.claim_is_held_for_others
+        self.shared = shared or world.claim_is_held_for_others
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
         self._may_patch = True
         """Until the API server has said no."""
@@ -71,7 +71,7 @@ class ClaimHolds:
         if not self._is_held(namespace, name):
             return
         async with self._alone(namespace, name):
-            if not self._shared(namespace, name, uid):
+            if not self.shared(namespace, name, uid):
                 await self._change(namespace, name, held=False)
 
     async def drop_later(self, namespace: str, name: str, uid: str) -> None:

@@ -11,6 +11,10 @@ from adapters.kubernetes import election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.controller.turns import CLAIM, Rules, Turns
 from adapters.kubernetes.events import Events
+from adapters.kubernetes.groups.controller import GroupTurns
+from adapters.kubernetes.groups.means import GROUP, Means
+from adapters.kubernetes.groups.side import judge
+from adapters.kubernetes.groups.world import GroupWorld
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.reflector import Pace, Reflector
 from adapters.kubernetes.settings import Settings
@@ -23,6 +27,7 @@ COMPONENT = "snapshot-controller"
 """Who the events are from: upstream's name, which owners filter by."""
 SNAPSHOT_QUEUE = "snapshot-controller-snapshot"
 CONTENT_QUEUE = "snapshot-controller-content"
+GROUP_QUEUE = "snapshot-controller-group-snapshot"
 CATCH_UP_SECONDS = 120.0
 RESYNC_SLICE = 200
 
@@ -34,12 +39,14 @@ class Ways:
     """What its flags say."""
 
     rules: Rules = Rules()
+    groups: bool = True
+    """Serve group snapshots where the cluster has them (the gate CSIVolumeGroupSnapshot)."""
     pace: Pace | None = None
     resync_seconds: float = 900.0
 
 
 class ClusterHalf:
-    """Reflectors, two loops and the leave to act. `run` and the loops go on until they are cancelled."""
+    """Reflectors, loops and the leave to act. `run` and the loops go on until they are cancelled."""
 
     def __init__(
         self,
@@ -74,11 +81,26 @@ class ClusterHalf:
             for resource, cache in self.world.caches.items()
         ]
         self.world.listen(self.wake)
+        self.groups: GroupWorld | None = None
+        self._group_snapshots: Loop | None = None
+        if ways.groups:
+            self._serve_groups(make_queue, clock, ways.pace)
+
+    def _serve_groups(self, make_queue: MakeQueue, clock: Clock, pace: Pace | None) -> None:
+        groups = self.groups = GroupWorld(self.world)
+        self.writer.also(groups.caches)
+        self.turns.judge_member = lambda facts: "" if facts.snapshot is None else judge(groups, facts.snapshot)
+        turns = GroupTurns(groups, Means("", self.writer, self.events, clock), self.turns.claims)
+        turns.standing = lambda key: self._why_not(GROUP + key)
+        self._group_snapshots = make_queue(GROUP_QUEUE, turns.turn)
+        self.reflectors += groups.reflectors(self.client, pace=pace, on_synced=self.look_at_all)
+        groups.listen(self._group_snapshots.wake, self.wake)
 
     @property
     def loops(self) -> Sequence[Loop]:
         """What is to be run beside `run`."""
-        return (self._snapshots, self._contents)
+        some = (self._snapshots, self._contents, self._group_snapshots)
+        return tuple(loop for loop in some if loop is not None)
 
     def elect(self, standing: election.Election) -> None:
         """From now on act only while elected. To be called before `run`."""
@@ -87,6 +109,9 @@ class ClusterHalf:
 
     def wake(self, key: str) -> None:
         """Have a key looked at: by the snapshots' loop where there is a VolumeSnapshot, else by the contents'."""
+        if key.startswith(GROUP) and self._group_snapshots is not None:
+            self._group_snapshots.wake(key.removeprefix(GROUP))
+            return
         loop = self._snapshots if self.world.snapshots.knows(key) else self._contents
         loop.wake(key)
 
@@ -133,6 +158,9 @@ class ClusterHalf:
             metadata = claim["metadata"]
             if names.CLAIM_FINALIZER in (metadata.get("finalizers") or ()):
                 self._contents.wake(f"{CLAIM}{metadata['namespace']}/{metadata['name']}")
+        if self.groups is not None and self._group_snapshots is not None and self.groups.synced:
+            for uid in self.groups.open_uids():
+                self._group_snapshots.wake(uid)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
+from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.contents import EARLIER_TERM
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names, shape
 from adapters.kubernetes.groups.facts import GroupFacts, is_bound
 from adapters.kubernetes.groups.means import Means
-from adapters.kubernetes.groups.world import GroupWorld, content_uid
+from adapters.kubernetes.groups.world import content_uid
 from adapters.kubernetes.shape import Memory
 from adapters.kubernetes.translate import Trouble, policy_of
 from bridge.model.failure import ConflictError, InvalidError, NotSyncedError
@@ -28,10 +29,21 @@ log = logging.getLogger(__name__)
 MOST_NOTE_BYTES = 200_000
 
 
+class Known(Protocol):
+    """The caches, as a ledger needs them."""
+
+    contents: Cache
+
+    @property
+    def synced(self) -> bool: ...
+
+    def facts(self, uid: str) -> GroupFacts | None: ...
+
+
 class GroupContents:
     """The `GroupLedger` port. `let_members_go` is called before a deletion is decided."""
 
-    def __init__(self, groups: GroupWorld, means: Means, let_members_go: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, groups: Known, means: Means, let_members_go: Callable[[str], Awaitable[None]]) -> None:
         self._cluster = means.cluster
         self._groups = groups
         self._writer = means.writer

@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names
+from adapters.kubernetes.names import Naming
 
 Object = dict[str, Any]
 
@@ -32,6 +33,7 @@ class GroupFacts:
     klass: Object | None = None
     defaults: tuple[Object, ...] = ()
     """The default classes of the first volume's driver; only looked up where no class is named."""
+    naming: Naming = names.NAMING
     in_use: str = ""
     """Who uses a member now; only looked up while the group is being deleted."""
 

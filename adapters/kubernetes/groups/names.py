@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from adapters.kubernetes.names import Resource
+from adapters.kubernetes.names import PARAMETER_PREFIX, Naming, Resource
 
 GROUP = "groupsnapshot.storage.k8s.io"
 API_VERSION = f"{GROUP}/v1"
@@ -28,9 +28,19 @@ def content_name(uid: str) -> str:
     return f"groupsnapcontent-{uid}"
 
 
-def group_name(uid: str) -> str:
-    """The CSI name of a group."""
-    return f"groupsnapshot-{uid}"
+NAMING = Naming(prefix="groupsnapshot")
+"""How groups are called on the backend unless a flag says otherwise."""
+
+
+def metadata(naming: Naming, namespace: str, group: str, content: str) -> dict[str, str]:
+    """The further parameters of a create; empty unless they are wanted."""
+    if not naming.extra_metadata:
+        return {}
+    return {
+        f"{PARAMETER_PREFIX}volumegroupsnapshot/name": group,
+        f"{PARAMETER_PREFIX}volumegroupsnapshot/namespace": namespace,
+        f"{PARAMETER_PREFIX}volumegroupsnapshotcontent/name": content,
+    }
 
 
 def member_names(uid: str, volume_handle: str) -> tuple[str, str]:

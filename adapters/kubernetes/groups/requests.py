@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from adapters.kubernetes.decide.group_binding import held_group
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names, status, translate
-from adapters.kubernetes.groups.facts import GroupFacts, is_bound, is_held
-from adapters.kubernetes.groups.means import Means
+from adapters.kubernetes.groups.facts import is_bound
+from adapters.kubernetes.groups.means import GROUP, ClusterMeans
 from adapters.kubernetes.groups.membership import Membership
 from adapters.kubernetes.groups.world import GroupWorld
-from adapters.kubernetes.translate import Trouble
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRequest, GroupStatus
 from bridge.model.keys import Key, group_key
@@ -19,14 +19,11 @@ from bridge.model.snapshot import SnapshotState, Wish
 
 Object = dict[str, Any]
 
-TURNED_AWAY = "group:"
-"""Before a group's uid where uids of snapshots and groups are kept together."""
-
 
 class VolumeGroupSnapshots:
     """The `GroupRequests` port. It acts for the drivers that are ours and for no other."""
 
-    def __init__(self, groups: GroupWorld, means: Means) -> None:
+    def __init__(self, groups: GroupWorld, means: ClusterMeans) -> None:
         self._cluster = means.cluster
         self._groups = groups
         self._writer = means.writer
@@ -47,7 +44,7 @@ class VolumeGroupSnapshots:
         if facts is None:
             return None
         request = translate.request(self._cluster, facts)
-        if not self._ownership.ours(request.driver, TURNED_AWAY + key.uid):
+        if not self._ownership.ours(request.driver, GROUP + key.uid):
             raise ElsewhereError(self._ownership.why_not(request.driver))
         return request
 
@@ -56,7 +53,7 @@ class VolumeGroupSnapshots:
         facts = self._groups.facts(request.key.uid)
         if facts is None or facts.group is None or is_deleting(facts.group):
             return
-        held = _held(facts)
+        held = held_group(facts)
         if held is not None:
             await self._writer.put(names.GROUPS, held)
         for source in facts.sources:
@@ -96,7 +93,8 @@ class VolumeGroupSnapshots:
             await self._events.warn(group, news.reason, news.message)
         elif news.reason:
             await self._events.tell(group, news.reason, news.message)
-        if told.state is SnapshotState.READY:
+        if told.state is SnapshotState.READY or (own is None and told.failure is not None):
+            # A request in trouble holds nothing: else a group that never can be would keep its claims for ever.
             await self._drop_claims(group)
 
     async def keys(self) -> AsyncIterator[Key]:
@@ -131,21 +129,3 @@ class VolumeGroupSnapshots:
             return
         for claim in self._groups.world.claims.find("held", namespace):
             await self._claims.drop(namespace, claim["metadata"]["name"], uid)
-
-
-def _held(facts: GroupFacts) -> Object | None:
-    """The group with our finalizer, and with its class where a default was chosen; None when it has them."""
-    group = facts.group
-    assert group is not None
-    if is_held(group):
-        return None
-    metadata = group["metadata"]
-    finalizers = [*(metadata.get("finalizers") or ()), names.BOUND_FINALIZER]
-    held = {**group, "metadata": {**metadata, "finalizers": finalizers}}
-    try:
-        klass = translate.choose_class(facts)
-    except Trouble:
-        klass = None
-    if klass is not None and not facts.class_name:
-        held["spec"] = {**group["spec"], "volumeGroupSnapshotClassName": klass["metadata"]["name"]}
-    return held

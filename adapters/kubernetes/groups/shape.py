@@ -163,7 +163,7 @@ def record_of(facts: GroupFacts, content: Object, memory: shape.Memory | None) -
     return GroupRecord(
         driver=spec["driver"],
         source=source,
-        group_name=note.group_name if note else names.group_name(facts.uid),
+        group_name=note.group_name if note else facts.naming.snapshot_name(facts.uid),
         policy=policy_of(spec),
         secrets=dataclasses.replace(translate.annotated_secrets(content), inspect=_inspect_secret(facts, content)),
         note=note,
@@ -274,11 +274,14 @@ def _note_of(facts: GroupFacts, content: Object) -> GroupNote | None:
     if not volumes or names.BEING_CREATED not in (content["metadata"].get("annotations") or {}):
         return None
     try:
+        bound_to = path(content, "spec", "volumeGroupSnapshotRef") or {}
+        place = str(bound_to.get("namespace") or ""), str(bound_to.get("name") or "")
         parameters = templates.driver_parameters((facts.klass or {}).get("parameters") or {})
+        parameters |= names.metadata(facts.naming, *place, content["metadata"]["name"])
     except templates.TemplateError:
         parameters = {}
     return GroupNote(
-        group_name=names.group_name(facts.uid),
+        group_name=facts.naming.snapshot_name(facts.uid),
         volume_handles=tuple(volumes),
         parameters=parameters,
         secret=translate.annotated_secrets(content).create,

@@ -33,7 +33,7 @@ FAILED = "GroupSnapshotContentCreationFailed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Cut:
+class Cut:
     """What is to be cut or taken over, and how."""
 
     driver: str
@@ -58,7 +58,7 @@ def request(cluster: str, facts: GroupFacts) -> GroupRequest:
         name=metadata["name"],
         driver=cut.driver,
         source=cut.source,
-        group_name=names.group_name(facts.uid),
+        group_name=facts.naming.snapshot_name(facts.uid),
         policy=cut.policy,
         parameters=cut.parameters,
         secrets=cut.secrets,
@@ -95,7 +95,7 @@ def _gone(cluster: str, facts: GroupFacts) -> GroupRequest:
     content = facts.content
     assert content is not None
     reference = path(content, "spec", "volumeGroupSnapshotRef") or {}
-    cut = _from_content(facts, content)
+    cut = from_content(facts, content)
     return GroupRequest(
         key=group_key(cluster, facts.uid),
         wish=Wish.GONE,
@@ -103,7 +103,7 @@ def _gone(cluster: str, facts: GroupFacts) -> GroupRequest:
         name=str(reference.get("name") or content["metadata"]["name"]),
         driver=cut.driver,
         source=cut.source,
-        group_name=names.group_name(facts.uid),
+        group_name=facts.naming.snapshot_name(facts.uid),
         policy=cut.policy,
         parameters=cut.parameters,
         secrets=cut.secrets,
@@ -112,18 +112,18 @@ def _gone(cluster: str, facts: GroupFacts) -> GroupRequest:
     )
 
 
-def _cut(facts: GroupFacts) -> _Cut:
+def _cut(facts: GroupFacts) -> Cut:
     group, content = facts.group, facts.content
     assert group is not None
     try:
         if content is not None and is_bound(content, group):
-            return _from_content(facts, content)
+            return from_content(facts, content)
         return _to_adopt(facts) if static_content(group) else _to_make(facts)
     except Trouble as trouble:
         return _in_trouble(facts, trouble.failure)
 
 
-def _in_trouble(facts: GroupFacts, trouble: Failure) -> _Cut:
+def _in_trouble(facts: GroupFacts, trouble: Failure) -> Cut:
     """As much as is known: the driver says whose business the trouble is."""
     found = [path(source.volume, "spec", "csi") or {} for source in facts.sources]
     driver = next((csi["driver"] for csi in found if csi.get("driver")), "") or (facts.klass or {}).get("driver")
@@ -131,10 +131,10 @@ def _in_trouble(facts: GroupFacts, trouble: Failure) -> _Cut:
     handles = tuple(str(csi["volumeHandle"]) for csi in found if csi.get("volumeHandle"))
     adopted = path(facts.content, "spec", "source", "groupSnapshotHandles")
     source: GroupSource = handles_of(adopted) if adopted else VolumesSource(handles)
-    return _Cut(driver, source, DeletionPolicy.DELETE, trouble=trouble)
+    return Cut(driver, source, DeletionPolicy.DELETE, trouble=trouble)
 
 
-def _from_content(facts: GroupFacts, content: Object) -> _Cut:
+def from_content(facts: GroupFacts, content: Object) -> Cut:
     """The content is made: it, not the class, says what and for how long."""
     spec = content["spec"]
     parameters: dict[str, str] = {}
@@ -143,7 +143,7 @@ def _from_content(facts: GroupFacts, content: Object) -> _Cut:
     try:
         if facts.klass is not None:
             given = facts.klass.get("parameters") or {}
-            parameters = templates.driver_parameters(given)
+            parameters = templates.driver_parameters(given) | _metadata(facts, content)
             from_class = templates.group_secrets(given, template_names(content))
             secrets = dataclasses.replace(from_class, delete=secrets.delete or from_class.delete)
         elif facts.class_name:
@@ -152,10 +152,10 @@ def _from_content(facts: GroupFacts, content: Object) -> _Cut:
         trouble = _creation_failed(str(error)).failure
     except Trouble as missing:
         trouble = missing.failure
-    return _Cut(spec["driver"], content_source(content), policy_of(spec), parameters, secrets, trouble)
+    return Cut(spec["driver"], content_source(content), policy_of(spec), parameters, secrets, trouble)
 
 
-def _to_adopt(facts: GroupFacts) -> _Cut:
+def _to_adopt(facts: GroupFacts) -> Cut:
     """A pre-provisioned group that is not bound yet."""
     group, content = facts.group, facts.content
     assert group is not None
@@ -181,10 +181,10 @@ def _to_adopt(facts: GroupFacts) -> _Cut:
         from_class = _class_secrets(klass, template_names(content))
         secrets = dataclasses.replace(from_class, delete=secrets.delete or from_class.delete)
     spec = content["spec"]
-    return _Cut(spec["driver"], handles_of(handles), policy_of(spec), {}, secrets)
+    return Cut(spec["driver"], handles_of(handles), policy_of(spec), {}, secrets)
 
 
-def _to_make(facts: GroupFacts) -> _Cut:
+def _to_make(facts: GroupFacts) -> Cut:
     """A dynamic group that has no content of its own yet."""
     group, content = facts.group, facts.content
     assert group is not None
@@ -207,11 +207,13 @@ def _to_make(facts: GroupFacts) -> _Cut:
     given = klass.get("parameters") or {}
     own = templates.Names(names.content_name(facts.uid), metadata["namespace"], metadata["name"])
     try:
-        parameters = templates.driver_parameters(given)
+        parameters = templates.driver_parameters(given) | names.metadata(
+            facts.naming, metadata["namespace"], metadata["name"], own.content
+        )
     except templates.TemplateError as error:
         raise _creation_failed(str(error)) from error
     handles = dict.fromkeys(str(volume["spec"]["csi"]["volumeHandle"]) for volume in volumes)
-    return _Cut(
+    return Cut(
         klass["driver"],
         VolumesSource(tuple(handles)),
         DeletionPolicy(klass["deletionPolicy"]),
@@ -264,6 +266,12 @@ def _what_is_wrong(source: Source, group: Object) -> str:
         place = f"{metadata['namespace']}/{metadata['name']}"
         return f"cannot snapshot a non-CSI volume for group snapshot {place}: {volume['metadata']['name']}"
     return ""
+
+
+def _metadata(facts: GroupFacts, content: Object) -> dict[str, str]:
+    reference = path(content, "spec", "volumeGroupSnapshotRef") or {}
+    place = str(reference.get("namespace") or ""), str(reference.get("name") or "")
+    return names.metadata(facts.naming, *place, content["metadata"]["name"])
 
 
 def _same_driver(klass: Object, driver: str, volume: str, group: Object) -> None:

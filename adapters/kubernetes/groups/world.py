@@ -6,12 +6,14 @@ groups: that is no trouble, and it may change.
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from adapters.kubernetes import trim
 from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.decide.group_binding import needs_claims
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names, selector, shape
 from adapters.kubernetes.groups.facts import (
@@ -24,44 +26,28 @@ from adapters.kubernetes.groups.facts import (
     is_settled,
     static_content,
 )
+from adapters.kubernetes.groups.optional import OptionalKinds
 from adapters.kubernetes.world import World
 
 Object = dict[str, Any]
-log = logging.getLogger(__name__)
 
 STATIC = "content:"
 """The uid of a key that is a content's own: one that no group has ever been bound to."""
 
 
-class GroupWorld:
+class GroupWorld(OptionalKinds):
     """Everything the cluster told us of groups. All look-ups return copies."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self.world = world
+        self._leaving: set[str] = set()
+        self.naming = dataclasses.replace(names.NAMING, extra_metadata=world.naming.extra_metadata)
         self.groups = Cache(trim.whole, {"open": _open, "by-content": _by_content, "deleting": _deleting})
         self.contents = Cache(trim.whole, {"by-group": _by_group, "by-cut": _by_cut})
         self.classes = Cache(trim.whole, {"default": _default_classes})
         self.caches = {names.GROUPS: self.groups, names.CONTENTS: self.contents, names.CLASSES: self.classes}
-        self._missing: set[str] = set()
-        world.other_holders.append(self._holds_claim)
-
-    @property
-    def synced(self) -> bool:
-        """Whether every kind has been read in full."""
-        return not self.absent and all(cache.synced for cache in self.caches.values())
-
-    @property
-    def absent(self) -> bool:
-        """Whether the cluster lacks a group kind, or keeps it from us: nothing is done about groups then."""
-        return bool(self._missing)
-
-    def found(self, plural: str, why_not: str) -> None:
-        """What the API server said of one kind: why it cannot be read, or nothing."""
-        if not why_not:
-            self._missing.discard(plural)
-        elif plural not in self._missing:
-            self._missing.add(plural)
-            log.warning("group snapshots are off", extra={"reason": why_not})
+        world.other_holders.append(self.holds_claim)
 
     # -- looking up ----------------------------------------------------------------------------------------
 
@@ -90,6 +76,7 @@ class GroupWorld:
             class_name=class_name,
             klass=self.classes.get("", class_name) if class_name else None,
             defaults=tuple(self.classes.find("default", driver)) if driver and not class_name else (),
+            naming=self.naming,
             in_use=self._in_use(group, content if bound else None) if is_deleting(group) else "",
         )
 
@@ -121,7 +108,9 @@ class GroupWorld:
             return None
         class_name = path(content, "spec", "volumeGroupSnapshotClassName") or ""
         klass = self.classes.get("", class_name) if class_name else None
-        return GroupFacts(uid=uid, content=content, klass=klass, in_use=self._in_use(None, content))
+        return GroupFacts(
+            uid=uid, content=content, klass=klass, naming=self.naming, in_use=self._in_use(None, content)
+        )
 
     def _selected(self, group: Object) -> tuple[Source, ...]:
         """The claims that the selector chooses now, by name."""
@@ -186,15 +175,23 @@ class GroupWorld:
                     return f"Snapshot {cut.handle} is also held by VolumeSnapshotContent {item['metadata']['name']}"
         return ""
 
-    def _holds_claim(self, namespace: str, claim: str, uid: str) -> bool:
+    @contextlib.contextmanager
+    def without(self, uid: str) -> Iterator[None]:
+        """For a while, as if this group needed no claim: it is about to let its own go."""
+        self._leaving.add(uid)
+        try:
+            yield
+        finally:
+            self._leaving.discard(uid)
+
+    def holds_claim(self, namespace: str, claim: str, uid: str = "") -> bool:
         """Whether another group than `uid` needs this claim to stay."""
         for group in self.groups.find("open", namespace):
-            if group["metadata"]["uid"] == uid or not is_held(group):
+            own = group["metadata"]["uid"]
+            facts = self.facts(own) if own != uid and own not in self._leaving and is_held(group) else None
+            if facts is None or not needs_claims(facts):
                 continue
-            content = self.content_of(group)
-            bound = content is not None and is_bound(content, group)
-            sources = self._of_content(content) if content is not None and bound else self._selected(group)
-            if any(one.claim is not None and one.claim["metadata"]["name"] == claim for one in sources):
+            if any(one.claim is not None and one.claim["metadata"]["name"] == claim for one in facts.sources):
                 return True
         return False
 

@@ -44,7 +44,7 @@ FLAGS = (
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
     settings = upstream.settings(given)
-    gates.read(given)
+    groups = gates.read(given)[gates.GROUPS]
     rules = Rules(
         source_mode=given.truth("prevent-volume-mode-conversion"),
         distributed=given.truth("enable-distributed-snapshotting"),
@@ -70,7 +70,7 @@ def plan(given: Given) -> RolePlan:
             client,
             make_queue,
             lent.clock,
-            Ways(rules, pace, resync_seconds=given.number("resync-period")),
+            Ways(rules, groups, pace, resync_seconds=given.number("resync-period")),
         )
         if settings.leader_election:
             standing = await election.stand(settings, lent.clock, scope=Scope.CLUSTER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 
@@ -11,6 +12,7 @@ from adapters.kubernetes.client import Client
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.metrics import UpstreamMetrics
+from adapters.kubernetes.names import Naming
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
@@ -46,9 +48,7 @@ FLAGS = (
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
     settings = upstream.settings(given, **upstream.naming(given))
-    upstream.name_parts(given, "groupsnapshot")
-    gates.read(given)
-    node = _node(given)
+    asked = _ways(given, settings.naming)
     socket = given.text("csi-address")
 
     async def start(lent: RoleSurroundings) -> Role:
@@ -62,12 +62,8 @@ def plan(given: Given) -> RolePlan:
             timeout_seconds=settings.request_timeout_seconds,
             pacer=pacer(settings.api_qps, settings.api_burst),
         )
-        ways = Ways(
-            settings.naming,
-            node,
-            lease_check_seconds=settings.lease_check_seconds,
-            lease_namespace=election.namespace(settings.lease_namespace, settings.service_account_dir),
-        )
+        where = election.namespace(settings.lease_namespace, settings.service_account_dir)
+        ways = dataclasses.replace(asked, lease_namespace=where, lease_check_seconds=settings.lease_check_seconds)
         half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=ways)
         if settings.leader_election:
             standing = await election.stand(settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,))
@@ -98,6 +94,13 @@ def plan(given: Given) -> RolePlan:
         retry_most_seconds=given.number("retry-interval-max"),
         log_level=upstream.log_level(given),
     )
+
+
+def _ways(given: Given, naming: Naming) -> Ways:
+    """What the flags say of names, gates and nodes. InvalidError names a bad one."""
+    prefix, length = upstream.name_parts(given, "groupsnapshot")
+    group_naming = Naming(prefix, length, given.truth("extra-create-metadata"))
+    return Ways(naming, group_naming, gates.read(given)[gates.GROUPS], _node(given))
 
 
 def _node(given: Given) -> str:

@@ -10,6 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from adapters.kubernetes import election, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.events import Events
+from adapters.kubernetes.groups import names as group_names
+from adapters.kubernetes.groups.driver import DriverGroups
+from adapters.kubernetes.groups.means import GROUP, Means
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.reflector import Pace, Reflector
 from adapters.kubernetes.secrets import ClusterSecrets
@@ -18,7 +21,7 @@ from adapters.kubernetes.sidecar.requests import ContentRequests
 from adapters.kubernetes.sidecar.world import DriverWorld
 from adapters.kubernetes.writer import Writer, always
 from bridge.model.failure import InvalidError
-from bridge.model.keys import Key, snapshot_key
+from bridge.model.keys import Key, group_key, snapshot_key
 from bridge.model.volume import Volume
 from bridge.ports.clock import Clock
 from bridge.ports.group import GroupSide
@@ -35,6 +38,9 @@ class Ways:
     """What its flags say."""
 
     naming: names.Naming = names.Naming()
+    group_naming: names.Naming = group_names.NAMING
+    groups: bool = True
+    """Serve group snapshots where the cluster has them (the gate CSIVolumeGroupSnapshot)."""
     node: str = ""
     """Serve only the contents that are labelled with this node; empty for all."""
     pace: Pace | None = None
@@ -74,7 +80,7 @@ class DriverHalf:
             self.ownership.cluster_lease, self.ownership.lease_namespace = False, ways.lease_namespace
         self.ledger = ContentRecords(cluster, self.world, writer, events, clock)
         self.groups: GroupSide | None = None
-        """What serves the driver's group contents; set before `run` by who builds it. None: groups are left alone."""
+        """What serves the driver's group contents. None: groups are left alone."""
         self.volumes = NoVolumes()
         self.secrets = ClusterSecrets(client)
         contents = names.CONTENTS
@@ -86,6 +92,19 @@ class DriverHalf:
         ]
         self._wake: Callable[[str], None] = lambda _uid: None
         self.world.listen(lambda uid: self._wake(uid))
+        self._group_half: DriverGroups | None = None
+        if ways.groups and not ways.node:  # Nobody labels group contents with a node.
+            means = Means(cluster, writer, events, clock)
+            half = self._group_half = DriverGroups(driver, means, naming=ways.group_naming, why_not=self._why_not)
+            self.groups = half.side
+            self._reflectors += half.world.reflectors(client, pace=ways.pace, on_synced=self._on_synced)
+            half.world.listen(lambda uid: self._wake(GROUP + uid))
+
+    def _key(self, uid: str) -> Key:
+        """The key of a content's uid, or of a group content's, which is marked."""
+        if uid.startswith(GROUP):
+            return group_key(self.cluster, uid.removeprefix(GROUP))
+        return snapshot_key(self.cluster, uid)
 
     def elect(self, standing: election.Election) -> None:
         """From now on act only while elected. To be called before `run`."""
@@ -96,7 +115,7 @@ class DriverHalf:
     async def run(self, wake: Wake, intake: Intake, plugins: PluginSink) -> None:
         """Watch until cancelled."""
         del intake, plugins  # Contents are durable requests; the one plugin is known.
-        self._wake = lambda uid: wake(snapshot_key(self.cluster, uid))
+        self._wake = lambda uid: wake(self._key(uid))
         try:
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors:
@@ -165,11 +184,16 @@ class DriverHalf:
                     raise failed
         if led_before:
             self.ledger.begin_term()
+            if self._group_half is not None:
+                self._group_half.ledger.begin_term()
 
     def _on_synced(self) -> None:
         if self.world.synced:
             for uid in self.world.open_uids():
                 self._wake(uid)
+        if self._group_half is not None and self._group_half.world.synced:
+            for uid in self._group_half.world.open_uids():
+                self._wake(GROUP + uid)
 
 
 class NoVolumes:

@@ -28,7 +28,7 @@ class Cluster:
 
 _NO_HOLDS = "--disable-admission-plugins=StorageObjectInUseProtection"
 """Nobody would take these off: claims are bound by hand here, as a controller manager takes 50 ms for each write."""
-_SCENARIOS = ("binding", "creating", "defaulting", "deleting", "driven", "flagged", "refused", "troubled")
+_SCENARIOS = ("binding", "creating", "defaulting", "deleting", "driven", "flagged", "grouping", "refused", "troubled")
 pytest.register_assert_rewrite(*(f"tests.e2e.interop.{name}" for name in _SCENARIOS))
 _overlaps: dict[int, overlap.Overlap] = {}
 

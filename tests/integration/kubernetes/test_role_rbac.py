@@ -168,6 +168,7 @@ async def test_the_two_halves(control_plane: ControlPlane, driver: localdisk.Loc
 
     async with audited(control_plane, "distributed", controller), audited(control_plane, "sidecar", sidecar):
         await asyncio.to_thread(snapshots, control_plane, driver, namespace)
+        await asyncio.to_thread(groups, control_plane, namespace)
 
 
 def test_without_distributed_snapshotting_the_controller_needs_no_nodes() -> None:
@@ -175,9 +176,11 @@ def test_without_distributed_snapshotting_the_controller_needs_no_nodes() -> Non
     assert manifests.granted(manifests.rbac("central")) == manifests.granted(manifests.rbac("distributed")) - nodes
 
 
-def test_a_nodes_sidecar_may_do_what_the_central_one_may_but_for_leases() -> None:
-    leases = {(verb, "leases") for verb in ("get", "create", "update")}
-    assert manifests.granted(manifests.rbac("node")) == manifests.granted(manifests.rbac("sidecar")) - leases
+def test_a_nodes_sidecar_may_do_what_the_central_one_may_but_for_leases_and_groups() -> None:
+    """Nobody labels a group's content with a node: groups are a central sidecar's."""
+    central = manifests.granted(manifests.rbac("sidecar"))
+    others = {(verb, resource) for verb, resource in central if resource == "leases" or "group" in resource}
+    assert manifests.granted(manifests.rbac("node")) == central - others
 
 
 async def test_provisioner(control_plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str) -> None:
