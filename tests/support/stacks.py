@@ -22,6 +22,15 @@ from tests.support.bed import access, build, paths, ports, process
 _READY_SECONDS = 40.0
 _QUICK = ("--worker-threads=32", "--retry-interval-start=200ms", "--retry-interval-max=2s", "--leader-election=false")
 _LIFTED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
+DEFAULTS = (
+    "--kube-api-qps=5",
+    "--kube-api-burst=10",
+    "--worker-threads=10",
+    "--retry-interval-start=1s",
+    "--retry-interval-max=5m",
+    "--resync-period=15m",
+)
+"""Upstream's own defaults, for who wants them back."""
 FLAGS = (*_QUICK, *_LIFTED)
 """Flags of every half: upstream's own limits lifted, and retries that come quickly."""
 RESYNC = "--resync-period=3s"
@@ -72,8 +81,10 @@ WHOLE = (UPSTREAM, SPLIT, MERGED)
 class Stack:
     """One stack's processes. It may be started again after `stop` or `kill`."""
 
-    def __init__(self, kind: Kind, admin: access.Access, socket: Path) -> None:
+    def __init__(self, kind: Kind, admin: access.Access, socket: Path, more: Sequence[str] = ()) -> None:
+        """`more` are flags of every part that win over the usual ones."""
         self.kind = kind
+        self._more = more
         self._admin = admin
         self._socket = socket
         self.controller: process.Process | None = None
@@ -141,6 +152,7 @@ class Stack:
             *flags,
         ]
         argv += [RESYNC] if maker is Maker.UPSTREAM else []
+        argv += self._more
         where = "readyz" if maker is Maker.OURS else "metrics"
         return process.Process(
             process.Launch(

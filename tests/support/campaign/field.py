@@ -11,7 +11,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def _no_strike(_moment: str, _what: str) -> bool:
 
 
 @contextlib.contextmanager
-def field(kind: stacks.Kind, batch: int) -> Iterator[Field]:
+def field(kind: stacks.Kind, batch: int, more: Sequence[str] = ()) -> Iterator[Field]:
     """Everything of one stack's campaign; leaving the block stops it."""
     with contextlib.ExitStack() as stack:
         plane = stack.enter_context(controlplane.running())
@@ -214,7 +214,7 @@ def field(kind: stacks.Kind, batch: int) -> Iterator[Field]:
         through = access.write_kubeconfig(
             Path(folder) / "kubeconfig", api.url, plane.token, plane.certificate_authority
         )
-        made = Field(plane, api, driver, csi, stacks.Stack(kind, through, csi.listen), batch)
+        made = Field(plane, api, driver, csi, stacks.Stack(kind, through, csi.listen, more), batch)
         made.prepare()
         with made.at_work():
             yield made
