@@ -1,14 +1,15 @@
 """Protection of sources: upstream's finalizers on snapshots that are restored and claims that are cloned.
 
 Upstream's finalizer is one per source, and its readers know that name. Here all restores of one source share it: it
-is taken when there is none, and dropped only when no note on a claim names the source any more. Taking and dropping
-of one source never overlap; the note is written before the hold is taken.
+is taken when there is none, and dropped only when nothing is made from the source any more, by the notes on claims.
+Taking and dropping of one source never overlap; the note is written before the hold is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from adapters.kubernetes import names
@@ -34,6 +35,9 @@ class Holds:
         self._ours: set[str] = set()
         """Sources that this process has made volumes from."""
         self._denied = False
+        self.settled: Callable[[str], bool] = lambda _uid: False
+        """Whether nothing is under way for a noted claim (its uid): it failed for good and waits to be tried again.
+        It does not keep its source from going."""
 
     async def take(self, where: source.Origin) -> None:
         """Have the finalizer on the source. Without the right to write snapshots the restore goes on unprotected."""
@@ -66,7 +70,7 @@ class Holds:
 
     def _is_needed(self, key: str, where: source.Origin) -> bool:
         scene = self._parts.scene
-        if scene.is_under_way(key):
+        if not all(self.settled(uid) for uid in scene.under_way(key)):
             return True
         if isinstance(where, source.FromSnapshot):
             # A restore that another provisioner has under way shows only as a claim that waits.

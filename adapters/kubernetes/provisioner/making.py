@@ -57,6 +57,7 @@ class Making:
         self._identity = identity
         self._asking = asking.Asking(parts, options, rules)
         self._memory: dict[str, Memory] = {}
+        holds.settled = self._is_settled
         self.sources: Loop | None = None
         """Told when a source may have become free."""
 
@@ -94,6 +95,10 @@ class Making:
         """Another replica may have acted meanwhile: nothing counts as settled."""
         self._memory.clear()
 
+    def _is_settled(self, uid: str) -> bool:
+        memory = self._memory.get(uid)
+        return memory is not None and memory.settled
+
     # -- making ----------------------------------------------------------------------------------------------------
 
     async def _make(self, claim: Object, klass: Object, memory: Memory, node: str) -> float | None:
@@ -120,16 +125,24 @@ class Making:
             where = f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
             text = f'External provisioner is provisioning volume for claim "{where}"'
             await self._parts.events.tell(about(names.CLAIMS, claim), "Provisioning", text)
-        if request.origin is not None:
-            await self._holds.take(request.origin)
-        self._parts.check()
-        memory.settled = False
+        await self._hold(request, memory)
         outcome = await calls.create_volume(new=request.new, secrets=request.secrets)
         if isinstance(outcome, Failed):
             memory.asked = asked
             return await self._failed(claim, memory, outcome.failure, node, calls, request)
         await self._record(claim, klass, request, outcome.value, began)
         return None
+
+    async def _hold(self, request: asking.Request, memory: Memory) -> None:
+        """The source, protected. From here on the claim counts as under way, so that nobody drops that again."""
+        before, memory.settled = memory.settled, False
+        try:
+            if request.origin is not None:
+                await self._holds.take(request.origin)
+            self._parts.check()
+        except BaseException:
+            memory.settled = before
+            raise
 
     async def _note(self, claim: Object, request: asking.Request, memory: Memory, *, repeat: bool) -> Object:
         """The claim, noted: from now on it outlives whatever the plugin may make."""

@@ -140,9 +140,10 @@ class Scene:
             if metadata.get("deletionTimestamp") and names.CLONE_FINALIZER in (metadata.get("finalizers") or ()):
                 wake(source_key(source.FromClaim(metadata["namespace"], metadata["name"])))
 
-    def is_under_way(self, key: str) -> bool:
-        """Whether a volume is being made from this source, by the notes on claims."""
-        return any(provision.is_noted(claim) for claim in self.claims.find("by-source", key))
+    def under_way(self, key: str) -> list[str]:
+        """The uids of the claims whose volumes are being made from this source, by the notes on them."""
+        found = self.claims.find("by-source", key)
+        return [claim["metadata"]["uid"] for claim in found if provision.is_noted(claim)]
 
     def is_awaited(self, key: str) -> bool:
         """Whether a claim waits for a volume from this source, whoever is to make it."""

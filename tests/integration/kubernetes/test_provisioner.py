@@ -136,7 +136,7 @@ async def test_answers_that_are_not_what_was_asked(
         await cluster.apply(
             claim(namespace, "small", CLASS),
             claim(namespace, "unknown", CLASS),
-            claim(namespace, "wrong", CLASS),
+            claim(namespace, "wrong", CLASS, dataSource=from_snapshot("monday")),
             claim(namespace, "empty", CLASS, dataSource=from_snapshot("monday")),
         )
         handles = {(await cluster.bound(name))["spec"]["csi"]["volumeHandle"] for name in ("small", "empty")}
@@ -149,6 +149,10 @@ async def test_answers_that_are_not_what_was_asked(
         assert len(backend.asked["wrong"]) == 1
         assert all(backend.deleted[handle] == 1 for handle in handles)
         assert len(backend.asked["small"]) == len(backend.asked["empty"]) == 2
+        # A claim that only waits for another try does not keep its snapshot from going.
+        path = f"{claims.GROUP}/namespaces/{namespace}/volumesnapshots/monday"
+        await asyncio.to_thread(admin.request, "DELETE", path)
+        await cluster.until("the snapshot is gone", lambda: provisioning.look(admin, path) is None)
         await cluster.delete("wrong")
         await cluster.gone("wrong")
     assert backend.volumes() == {*handles, volume["spec"]["csi"]["volumeHandle"]}
