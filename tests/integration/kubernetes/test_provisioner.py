@@ -104,13 +104,8 @@ async def test_claims_that_are_deleted_while_a_create_is_open(
     assert all(request == backend.asked["busy"][0] for request in backend.asked["busy"])
 
 
-async def test_answers_that_are_not_what_was_asked(
-    control_plane: controlplane.ControlPlane, backend: Backend, cluster: Cluster, namespace: str, tmp_path: Path
-) -> None:
-    admin = control_plane.admin
-    await asyncio.to_thread(claims.install, admin, DRIVER, name="scripted-snapshots")
-    await cluster.apply(*stand.hand_made(namespace))
-    await asyncio.to_thread(stand.make_ready, admin, namespace)
+def misbehaving(backend: Backend) -> dict[str, stand.Step]:
+    """Too small at first, of no known size, and without the asked source at first; one is refused for good."""
 
     async def small(request: pb.CreateVolumeRequest, _context: Any) -> Any:
         answer = await backend.make(request)
@@ -131,7 +126,18 @@ async def test_answers_that_are_not_what_was_asked(
         return answer
 
     wrong = refuse(grpc.StatusCode.INVALID_ARGUMENT)
-    backend.steps = {"small": small, "unknown": unknown, "empty": empty, "wrong": wrong}
+    return {"small": small, "unknown": unknown, "empty": empty, "wrong": wrong}
+
+
+async def test_answers_that_are_not_what_was_asked(
+    control_plane: controlplane.ControlPlane, backend: Backend, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    admin = control_plane.admin
+    await asyncio.to_thread(claims.install, admin, DRIVER, name="scripted-snapshots")
+    await cluster.apply(*stand.hand_made(namespace))
+    await asyncio.to_thread(stand.make_ready, admin, namespace)
+
+    backend.steps = misbehaving(backend)
     async with running(control_plane, tmp_path, "--retry-interval-max=60s"):
         await cluster.apply(
             claim(namespace, "small", CLASS),
