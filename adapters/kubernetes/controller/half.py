@@ -69,6 +69,7 @@ class ClusterHalf:
             quiet_seconds=settings.foreign_quiet_seconds,
         )
         self.election: election.Election | None = None
+        self._look_at_all = asyncio.Event()
         self._resync_seconds = ways.resync_seconds
         self.writer = Writer(client, self.world, self._acting)
         self.events = Events(client, clock, self._acting, component=COMPONENT)
@@ -123,6 +124,7 @@ class ClusterHalf:
                     group.create_task(reflector.run(), name=f"watch-{reflector.plural}")
                 group.create_task(self.ownership.run(self.wake), name="leases")
                 group.create_task(self._resync(), name="resync")
+                group.create_task(self._looks(), name="looks")
                 if self.election is not None:
                     group.create_task(self.election.run(self._catch_up, self.look_at_all), name="election")
         finally:
@@ -149,9 +151,20 @@ class ClusterHalf:
         return (500, f"{late}\n") if late else (200, "ok\n")
 
     def look_at_all(self) -> None:
+        """Have everything looked at soon; asked for several times in a row, it is done once."""
+        self._look_at_all.set()
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _looks(self) -> None:
+        while True:
+            await self._look_at_all.wait()
+            self._look_at_all.clear()
+            if self.world.synced:
+                self._wake_open()
+
+    def _wake_open(self) -> None:
         """Wake whatever may need work, holds on claims that a crash left included."""
-        if not self.world.synced:
-            return
         for uid in self.world.open_uids():
             self.wake(uid)
         for claim in self.world.claims.all():
@@ -161,8 +174,6 @@ class ClusterHalf:
         if self.groups is not None and self._group_snapshots is not None and self.groups.synced:
             for uid in self.groups.open_uids():
                 self._group_snapshots.wake(uid)
-
-    # -- inside ----------------------------------------------------------------------------------------------
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
         return self.election.acting(driver) if self.election is not None else always()
