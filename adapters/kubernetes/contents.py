@@ -104,7 +104,9 @@ class Contents:
             held = {**content["metadata"]}
             held["finalizers"] = [*(held.get("finalizers") or ()), names.CONTENT_FINALIZER]
             content = await self._writer.put(names.CONTENTS, {**content, "metadata": held})
-        answer = await self._writer.delete(names.CONTENTS, content)
+        facts = self._world.facts(key.uid)
+        async with self._events.refusals(facts.snapshot if facts else None, "SnapshotContentObjectDeleteError"):
+            answer = await self._writer.delete(names.CONTENTS, content)
         if answer is None:
             raise ConflictError(f"the content of {key} is gone")
         condemned = dataclasses.replace(
@@ -187,13 +189,15 @@ class Contents:
             unbound = facts.content
             if unbound is None or path(unbound, "spec", "source", "snapshotHandle") != record.source.handle:
                 raise ConflictError(f"the content of {key} has changed meanwhile")
-            answer = await self._writer.put(names.CONTENTS, shape.bound_content(unbound, facts))
+            async with self._events.refusals(facts.snapshot, "SnapshotBindFailed"):
+                answer = await self._writer.put(names.CONTENTS, shape.bound_content(unbound, facts))
         else:
             try:
                 body = shape.new_content(record, facts)
             except translate.Trouble as trouble:
                 raise ConflictError(str(trouble)) from trouble
-            answer = await self._writer.create(names.CONTENTS, "", body)
+            async with self._events.refusals(facts.snapshot, "CreateSnapshotContentFailed"):
+                answer = await self._writer.create(names.CONTENTS, "", body)
         self._keep(key.uid, record)
         return dataclasses.replace(record, version=self._version(answer))
 

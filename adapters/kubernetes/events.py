@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from adapters.kubernetes import names, shape
 from adapters.kubernetes.client import Client
+from adapters.kubernetes.decide import bound_status
 from adapters.kubernetes.writer import Acting, always
 from bridge.model import failure
 from bridge.ports.clock import Clock
@@ -41,6 +44,17 @@ class Events:
     async def warn(self, about: Object, reason: str, message: str) -> None:
         """Bad news, once until something else is told of the same object."""
         await self._write(about, "Warning", reason, message)
+
+    @contextlib.asynccontextmanager
+    async def refusals(self, about: Object | None, reason: str) -> AsyncIterator[None]:
+        """Tell the owner of `about` when the API server refuses a write in this block; the refusal goes on."""
+        try:
+            yield
+        except (failure.DeniedError, failure.InvalidError) as error:
+            if about is not None:
+                told = bound_status.refusal(about, reason, str(error))
+                await self.warn(about, told.reason, told.message)
+            raise
 
     async def _write(self, about: Object, kind: str, reason: str, message: str) -> None:
         metadata = about["metadata"]
