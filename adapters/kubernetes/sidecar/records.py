@@ -70,11 +70,11 @@ class ContentRecords(Contents):
         others = set(content["metadata"].get("finalizers") or ()) - {names.CONTENT_FINALIZER}
         if others and record.deleted and path(content, "status", "snapshotHandle"):
             content = await self._writer.put(names.CONTENTS, {**content, "status": {}}, status=True)
-        await self._writer.put(names.CONTENTS, without_finalizer(content))
-        self._forget(key.uid)
-        if orphan:
+        if orphan:  # Told first: afterwards there is no object any more that a crash could leave untold.
             text = f"Released while a create was unsettled; possibly left on the backend: {orphan}"
             await self._events.warn(content, "SnapshotOrphanPossible", text)
+        await self._writer.put(names.CONTENTS, without_finalizer(content))
+        self._forget(key.uid)
 
     async def keys(self) -> AsyncIterator[Key]:
         """The requests are the records: one list is enough."""
