@@ -26,6 +26,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background of a shell ignores it, and so would every program that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Before anything is imported, and for the programs that tests start: nobody changes what a cache has given to all.
+os.environ["SNAPBRIDGE_VERIFY_CACHE"] = "1"
+
 _journal = journal.Journal()
 _kept: list[Path] = []
 

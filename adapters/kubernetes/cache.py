@@ -1,13 +1,18 @@
 """What we know of one kind of object: kept small, folded from lists, watches and the answers to our own writes.
 
-An object is kept as its JSON text and read when it is asked for: a reader gets a copy of its own to change,
-and ten thousand of them fit in a few megabytes. Writes of ours show at once; older news is ignored.
+An object is kept as its JSON text and read when it is asked for, so ten thousand of them fit in a few megabytes.
+Writes of ours show at once; older news is ignored.
+
+A cache hands out copies, unless it is `shared`: then the objects in use are read once per version, handed out again
+and again, and **nobody may change what a shared cache gives**. Whoever wants another object builds a new one:
+`{**item, "metadata": {**item["metadata"], ...}}`. Tests look that the rule is kept (`VERIFY`).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +24,10 @@ Listener = Callable[[Object | None, Object | None], None]
 """Called after a change with what was known before and what is known now; None for not there."""
 
 TOMBSTONES = 8192
+HOT = 128
+"""How many read objects a shared cache keeps at hand."""
+VERIFY = os.environ.get("SNAPBRIDGE_VERIFY_CACHE") == "1"
+"""In tests: compare an object with its text whenever it is handed out again."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,9 +54,12 @@ class Cache:
         indexers: Mapping[str, Indexer] | None = None,
         *,
         keep: Callable[[Object], bool] | None = None,
+        shared: bool = False,
     ) -> None:
         """`keep` says which objects are wanted; None for all."""
         self._trim = trim
+        self._shared = shared
+        self._hot: dict[tuple[str, str], Object] = {}
         self._keep = keep
         self._indexers = dict(indexers or {})
         self._stored: dict[tuple[str, str], _Stored] = {}
@@ -57,6 +69,8 @@ class Cache:
         self._left: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
         self._listeners: list[Listener] = []
         self.synced = False
+        self.telling_own = False
+        """While listeners are called: it is the answer to a write of the very turn that waits for it."""
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -66,14 +80,15 @@ class Cache:
         self._listeners.append(listener)
 
     def get(self, namespace: str, name: str) -> Object | None:
-        """A copy of the object, or None."""
-        stored = self._stored.get((namespace, name))
-        return None if stored is None else _read(stored)
+        """The object, or None."""
+        place = (namespace, name)
+        stored = self._stored.get(place)
+        return None if stored is None else self._look(place, stored)
 
     def by_uid(self, uid: str) -> Object | None:
-        """A copy of the object with this uid, or None."""
+        """The object with this uid, or None."""
         place = self._by_uid.get(uid)
-        return None if place is None else _read(self._stored[place])
+        return None if place is None else self._look(place, self._stored[place])
 
     def saw_go(self, namespace: str, name: str) -> bool:
         """Whether an object of this name was known here and has gone (of late: not all are remembered)."""
@@ -85,8 +100,8 @@ class Cache:
         return "" if stored is None else stored.version
 
     def find(self, index: str, key: str) -> list[Object]:
-        """Copies of the objects that an index keeps under a key."""
-        return [_read(self._stored[place]) for place in sorted(self._indexes[index].get(key, ()))]
+        """The objects that an index keeps under a key."""
+        return [self._look(place, self._stored[place]) for place in sorted(self._indexes[index].get(key, ()))]
 
     def each(self, index: str, key: str) -> Iterator[Object]:
         """`find`, one after the other: for who stops at the first that fits."""
@@ -104,14 +119,17 @@ class Cache:
         return len(self._indexes[index].get(key, ()))
 
     def all(self) -> Iterator[Object]:
-        """A copy of each object that is known when the iteration starts."""
+        """Each object that is known when the iteration starts; always a copy."""
         for place in list(self._stored):
             stored = self._stored.get(place)
             if stored is not None:
                 yield _read(stored)
 
-    def fold(self, item: Object) -> bool:
-        """Take in an object as the server gave it, unless what we know is as new. Returns whether it was news."""
+    def fold(self, item: Object, *, own: bool = False) -> bool:
+        """Take in an object as the server gave it, unless what we know is as new. Returns whether it was news.
+
+        `own`: listeners that wake turns need not wake the one that wrote it (see `telling_own`).
+        """
         metadata = item["metadata"]
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         place = (metadata.get("namespace", ""), metadata["name"])
@@ -129,10 +147,15 @@ class Cache:
             # Its end was missed: what is remembered of it must not pass to its namesake.
             self._drop(place, known.uid)
             known = None
-        before = _read(known) if known is not None and self._listeners else None
+        before = self._look(place, known) if known is not None and self._listeners else None
         trimmed = self._trim(item)
         self._put(place, _Stored(uid, version, orjson.dumps(trimmed), self._marks(trimmed)))
-        self._tell(before, trimmed)
+        self._keep_hot(place, trimmed)
+        self.telling_own = own
+        try:
+            self._tell(before, trimmed)
+        finally:
+            self.telling_own = False
         return True
 
     def forget(self, namespace: str, name: str, uid: str) -> bool:
@@ -172,10 +195,30 @@ class Cache:
         if len(self._left) > TOMBSTONES:
             self._left.popitem(last=False)
         self._unmark(place, known)
+        self._hot.pop(place, None)
         del self._stored[place]
         self._by_uid.pop(known.uid, None)
         self._tell(_read(known), None)
         return True
+
+    def _look(self, place: tuple[str, str], stored: _Stored) -> Object:
+        """A copy, or in a shared cache the one that everybody gets."""
+        if not self._shared:
+            return _read(stored)
+        found = self._hot.get(place)
+        if found is None:
+            found = _read(stored)
+            self._keep_hot(place, found)
+        elif VERIFY and orjson.dumps(found) != stored.text:
+            raise AssertionError(f"somebody changed {place}, which others read too: {found} was {stored.text!r}")
+        return found
+
+    def _keep_hot(self, place: tuple[str, str], item: Object) -> None:
+        if self._shared:
+            self._hot.pop(place, None)
+            self._hot[place] = item
+            if len(self._hot) > HOT:
+                del self._hot[next(iter(self._hot))]
 
     def _unmark(self, place: tuple[str, str], stored: _Stored) -> None:
         for index, key in stored.marks:

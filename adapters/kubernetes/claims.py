@@ -44,6 +44,7 @@ class ClaimHolds:
         self._due: dict[tuple[str, str], float] = {}
         self._any = asyncio.Event()
         self._lingers = False
+        self.linger_seconds = LINGER_SECONDS
 
     async def run(self) -> None:
         """Let go of what nobody needs any more, until cancelled. Without it `drop_later` drops at once."""
@@ -79,7 +80,7 @@ class ClaimHolds:
         if not self._lingers:
             await self.drop(namespace, name, uid)
         elif self._is_held(namespace, name):
-            self._due[namespace, name] = asyncio.get_running_loop().time() + LINGER_SECONDS
+            self._due[namespace, name] = asyncio.get_running_loop().time() + self.linger_seconds
             self._any.set()
 
     async def _drop_due(self, place: tuple[str, str]) -> None:
@@ -91,7 +92,7 @@ class ClaimHolds:
             log.debug(
                 "a claim could not be let go; again soon", extra={"claim": "/".join(place), "error": str(error)}
             )
-            self._due.setdefault(place, asyncio.get_running_loop().time() + LINGER_SECONDS)
+            self._due.setdefault(place, asyncio.get_running_loop().time() + self.linger_seconds)
 
     def _is_held(self, namespace: str, name: str) -> bool:
         claim = self._world.claims.get(namespace, name)
@@ -121,7 +122,8 @@ class ClaimHolds:
         if self._may_patch:
             metadata = {"resourceVersion": own["resourceVersion"], "finalizers": wanted}
             try:
-                await self._writer.merge_patch(names.CLAIMS, own["namespace"], own["name"], {"metadata": metadata})
+                body = {"metadata": metadata}
+                await self._writer.merge_patch(names.CLAIMS, own["namespace"], own["name"], body, own=True)
                 return
             except DeniedError as error:
                 log.info("claims may not be patched: they are updated, a read more each", extra={"error": str(error)})
@@ -132,7 +134,7 @@ class ClaimHolds:
         finalizers = [name for name in whole["metadata"].get("finalizers") or () if name != names.CLAIM_FINALIZER]
         metadata = {**whole["metadata"], "finalizers": [*finalizers, names.CLAIM_FINALIZER] if held else finalizers}
         metadata.pop("managedFields", None)
-        await self._writer.put(names.CLAIMS, {**whole, "metadata": metadata})
+        await self._writer.put(names.CLAIMS, {**whole, "metadata": metadata}, own=True)
 
     @contextlib.asynccontextmanager
     async def _alone(self, namespace: str, name: str) -> AsyncIterator[None]:

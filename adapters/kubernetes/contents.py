@@ -89,7 +89,7 @@ class Contents:
             content = await self._write_note(content, record)
         status = shape.with_status(content, record, self._clock.now())
         if status is not None:
-            answer = await self._writer.put(names.CONTENTS, status, status=True)
+            answer = await self._writer.put(names.CONTENTS, status, status=True, own=True)
             content = {**answer, "metadata": _without_managed_fields(answer["metadata"])}
         if not record.note_open:
             self.marks.settled(content["metadata"]["name"])
@@ -197,7 +197,7 @@ class Contents:
             except translate.Trouble as trouble:
                 raise ConflictError(str(trouble)) from trouble
             async with self._events.refusals(facts.snapshot, "CreateSnapshotContentFailed"):
-                answer = await self._writer.create(names.CONTENTS, "", body)
+                answer = await self._writer.create(names.CONTENTS, "", body, own=True)
         self._keep(key.uid, record)
         return dataclasses.replace(record, version=self._version(answer))
 
@@ -207,7 +207,7 @@ class Contents:
             return content
         if len(str(noted["metadata"]["annotations"])) > 200_000:
             raise InvalidError("the note does not fit into annotations", hint="Shorten the class's parameters")
-        answer = await self._writer.put(names.CONTENTS, noted)
+        answer = await self._writer.put(names.CONTENTS, noted, own=True)
         return {**answer, "metadata": _without_managed_fields(answer["metadata"])}
 
     def _version(self, content: Object) -> str:

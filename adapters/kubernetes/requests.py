@@ -83,7 +83,7 @@ class SnapshotRequests:
             return
         held = shape.held_snapshot(facts)
         if held is not None:
-            await self._writer.put(names.SNAPSHOTS, held)
+            await self._writer.put(names.SNAPSHOTS, held, own=True)
         claim = path(facts.snapshot, "spec", "source", "persistentVolumeClaimName")
         if claim:
             await self.claims.take(request.namespace, claim)
@@ -117,7 +117,8 @@ class SnapshotRequests:
         own = content if content is not None and is_bound(content, snapshot) else None
         news = status.tell(snapshot, own, told, self._clock.now())
         if news.status is not None:
-            snapshot = await self._writer.put(names.SNAPSHOTS, {**snapshot, "status": news.status}, status=True)
+            body = {**snapshot, "status": news.status}
+            snapshot = await self._writer.put(names.SNAPSHOTS, body, status=True, own=True)
         if news.reason and news.warning:
             await self._events.warn(snapshot, news.reason, news.message)
         elif news.reason:

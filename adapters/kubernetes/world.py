@@ -29,7 +29,7 @@ STATIC = "content:"
 
 
 class World:
-    """Everything the cluster told us. All look-ups return copies."""
+    """Everything the cluster told us. What it gives is shared: nobody may change it (see `cache.py`)."""
 
     def __init__(self, naming: names.Naming | None = None, *, nodes: bool = False) -> None:
         """`nodes`: also know the cluster's nodes."""
@@ -39,13 +39,20 @@ class World:
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
              "holding-claim": _holding_claim, "by-group": member.group_uids,
              "malformed": malformed(wellformed.snapshot)},
+            shared=True,
         )  # fmt: skip
         self.contents = Cache(
-            trim.whole, {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": malformed(wellformed.content)}
+            trim.whole,
+            {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": malformed(wellformed.content)},
+            shared=True,
         )
-        self.classes = Cache(trim.whole, {"default": _default_classes, "malformed": malformed(wellformed.klass)})
-        self.claims = Cache(trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim})
-        self.volumes = Cache(trim.volume, {"by-handle": _by_handle})
+        self.classes = Cache(
+            trim.whole, {"default": _default_classes, "malformed": malformed(wellformed.klass)}, shared=True
+        )
+        self.claims = Cache(
+            trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim}, shared=True
+        )
+        self.volumes = Cache(trim.volume, {"by-handle": _by_handle}, shared=True)
         self.caches: dict[names.Resource, Cache] = {
             names.SNAPSHOTS: self.snapshots,
             names.CONTENTS: self.contents,
@@ -214,20 +221,29 @@ class World:
     def listen(self, wake: Callable[[str], None]) -> None:
         """Call `wake` with the uid of each snapshot that a change may concern."""
 
-        def listener(uids: Callable[[Object], Iterable[str]]) -> Callable[[Object | None, Object | None], None]:
+        def listener(
+            cache: Cache, uids: Callable[[Object], Iterable[str]], of_write: Callable[[Object], Iterable[str]]
+        ) -> Callable[[Object | None, Object | None], None]:
+            """`of_write`: whom a write of our own is no news to."""
+
             def changed(before: Object | None, after: Object | None) -> None:
                 if not self.synced:
                     return
+                spared = set(of_write(after)) if cache.telling_own and after is not None else ()
                 for uid in {uid for item in (before, after) if item is not None for uid in uids(item)}:
-                    wake(uid)
+                    if uid not in spared:
+                        wake(uid)
 
             return changed
 
-        self.snapshots.listen(listener(lambda item: (item["metadata"]["uid"],)))
-        self.contents.listen(listener(self._uids_of_content))
-        self.classes.listen(listener(self._uids_of_class))
-        self.claims.listen(listener(self._uids_of_claim))
-        self.volumes.listen(listener(self._uids_of_volume))
+        def itself(item: Object) -> Iterable[str]:
+            return (item["metadata"]["uid"],)
+
+        self.snapshots.listen(listener(self.snapshots, itself, itself))
+        self.contents.listen(listener(self.contents, self._uids_of_content, lambda item: (content_uid(item),)))
+        self.classes.listen(listener(self.classes, self._uids_of_class, _nobody))
+        self.claims.listen(listener(self.claims, self._uids_of_claim, self._uids_of_claim))
+        self.volumes.listen(listener(self.volumes, self._uids_of_volume, _nobody))
 
     def _uids_of_content(self, content: Object) -> Iterable[str]:
         yield content_uid(content)
@@ -261,6 +277,10 @@ class World:
         reference = path(volume, "spec", "claimRef") or {}
         for snapshot in self.snapshots.find("open-by-claim", f"{reference.get('namespace')}/{reference.get('name')}"):
             yield snapshot["metadata"]["uid"]
+
+
+def _nobody(_item: Object) -> Iterable[str]:
+    return ()
 
 
 def content_uid(content: Object) -> str:

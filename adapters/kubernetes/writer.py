@@ -46,8 +46,12 @@ class Writer:
         """Fold the answers about these kinds too."""
         self._caches.update(caches)
 
-    async def put(self, resource: Resource, body: Object, *, status: bool = False) -> Object:
-        """Replace an object that we read; its resourceVersion is the precondition."""
+    async def put(self, resource: Resource, body: Object, *, status: bool = False, own: bool = False) -> Object:
+        """Replace an object that we read; its resourceVersion is the precondition.
+
+        `own`: the turn of this very object writes it and goes on from the answer, so it need not be woken by it.
+        Nothing of others is missed: what they wrote before fails the precondition, what comes later is news.
+        """
         metadata = body["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         try:
@@ -55,17 +59,17 @@ class Writer:
                 answer = await self._client.put(resource, body, status=status)
         except ApiError as error:
             raise await self._after(error, resource, namespace, name) from error
-        self._caches[resource].fold(answer)
+        self._caches[resource].fold(answer, own=own)
         return answer
 
-    async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
-        """Create an object; ConflictError when it exists already, which is then known."""
+    async def create(self, resource: Resource, namespace: str, body: Object, *, own: bool = False) -> Object:
+        """Create an object; ConflictError when it exists already, which is then known. `own` as in `put`."""
         try:
             async with self._acting(_driver(resource, body)):
                 answer = await self._client.create(resource, namespace, body)
         except ApiError as error:
             raise await self._after(error, resource, namespace, body["metadata"]["name"]) from error
-        self._caches[resource].fold(answer)
+        self._caches[resource].fold(answer, own=own)
         return answer
 
     async def check(self, resource: Resource, namespace: str, body: Object) -> None:
@@ -77,14 +81,16 @@ class Writer:
                 name = body["metadata"]["name"]
                 raise as_bridge_error(error, f"writing {resource.kind} {namespace}/{name}") from error
 
-    async def merge_patch(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
-        """Merge into an object; give its resourceVersion in `body`."""
+    async def merge_patch(
+        self, resource: Resource, namespace: str, name: str, body: Object, *, own: bool = False
+    ) -> Object:
+        """Merge into an object; give its resourceVersion in `body`. `own`: the change concerns no turn at all."""
         try:
             async with self._acting(_driver(resource, body)):
                 answer = await self._client.merge_patch(resource, namespace, name, body)
         except ApiError as error:
             raise await self._after(error, resource, namespace, name) from error
-        self._caches[resource].fold(answer)
+        self._caches[resource].fold(answer, own=own)
         return answer
 
     async def delete(self, resource: Resource, item: Object, *, exact: bool = True) -> Object | None:

@@ -1,4 +1,4 @@
-"""Writes that are spared, and what stands in for them: the late mark, and the hold that stays a little."""
+"""A write that is spared, and what stands in for it: upstream's mark comes late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adapters.kubernetes import names
 from bridge.model.outcome import Outcome
 from bridge.model.snapshot import CutSnapshot
 from tests.integration.kubernetes import stand as stands
-from tests.integration.kubernetes.test_snapshots import CLAIM, of
+from tests.integration.kubernetes.test_snapshots import of
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import MemoryPlugin
 
@@ -59,24 +59,6 @@ async def test_a_long_create_carries_upstreams_mark_and_is_not_repeated_for_it(
         await stand.until_known(lambda: not marked())
         await stand.settle()
         assert plugin.creates == 1
-
-
-async def test_snapshots_of_a_claim_in_a_row_hold_it_once(control_plane: ControlPlane, namespace: str) -> None:
-    async with stands.running(control_plane) as stand:
-        await stand.klass(f"{namespace}-c")
-        await stand.volume(namespace, "data")
-        holds: list[bool] = []
-
-        def changed(_before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-            if after is not None and after["metadata"]["namespace"] == namespace:
-                holds.append(CLAIM in after["metadata"].get("finalizers", ()))
-
-        stand.cluster.world.claims.listen(changed)
-        for name in ("one", "two", "three"):
-            await stand.apply(stands.snapshot_object(namespace, name, f"{namespace}-c", claim="data"))
-            await stand.until_ready(namespace, name)
-        await stand.until_known(lambda: holds and not holds[-1])
-        assert holds == [True, False]
 
 
 def _of(content: dict[str, Any], namespace: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.kubernetes import names, trim
-from adapters.kubernetes.cache import Cache, newer
+from adapters.kubernetes.cache import HOT, Cache, newer
 from adapters.kubernetes.world import World
 from tests.unit.kubernetes import objects as o
 
@@ -158,3 +158,46 @@ def test_what_is_not_wanted_is_not_kept_and_may_come_back() -> None:
         kept.append(len(known))
     assert kept == [0, 1, 0, 1]
     assert heard == [(False, True), (True, False), (False, True)]
+
+
+def test_a_shared_cache_reads_an_object_once_per_version_and_notices_a_hand_on_it() -> None:
+    cache = Cache(trim.whole, shared=True)
+    cache.fold(o.snapshot(metadata__resourceVersion="5"))
+    first = cache.get("apps", "one")
+    assert first is not None
+    assert cache.get("apps", "one") is first
+    assert cache.by_uid(o.UID) is first
+    cache.fold(o.snapshot(metadata__resourceVersion="6"))
+    second = cache.get("apps", "one")
+    assert second is not None
+    assert second is not first
+    second["metadata"]["finalizers"] = ["mine"]
+    with pytest.raises(AssertionError, match="somebody changed"):
+        cache.get("apps", "one")
+
+
+def test_a_shared_cache_keeps_few_objects_read() -> None:
+    cache = Cache(trim.whole, shared=True)
+    for number in range(HOT + 5):
+        cache.fold(o.snapshot(metadata__name=f"s{number}", metadata__uid=f"u{number}", metadata__resourceVersion="5"))
+    assert len(cache._hot) == HOT
+    assert cache.get("apps", "s0") == cache.get("apps", "s0")
+    assert len(cache._hot) == HOT
+
+
+def test_a_write_of_a_turn_wakes_others_and_not_the_turn_itself() -> None:
+    world = World()
+    for one in world.caches.values():
+        one.replace({}, "0")
+    woken: list[str] = []
+    world.listen(woken.append)
+    waiting = o.snapshot(
+        metadata__uid="waiting", metadata__name="two", spec__source={"volumeSnapshotContentName": "snapcontent-6f1c"}
+    )
+    world.snapshots.fold(waiting)
+    woken.clear()
+    world.contents.fold(o.content(metadata__resourceVersion="27"), own=True)
+    assert woken == ["waiting"]
+    woken.clear()
+    world.contents.fold(o.content(metadata__resourceVersion="28"))
+    assert sorted(woken) == sorted([o.UID, "waiting"])
