@@ -26,6 +26,7 @@ class Writes:
         self._world = world
         self._version = 100
         self.holds: list[bool] = []
+        self.free = asyncio.Event()
         self.down = 0
 
     async def merge_patch(
@@ -37,6 +38,7 @@ class Writes:
         self._version += 1
         finalizers = body["metadata"]["finalizers"]
         self.holds.append(names.CLAIM_FINALIZER in finalizers)
+        self.free.clear() if self.holds[-1] else self.free.set()
         changes = {"metadata__finalizers": finalizers, "metadata__resourceVersion": str(self._version)}
         self._world.claims.fold(o.claim(**changes), own=own)
 
@@ -44,7 +46,7 @@ class Writes:
 @contextlib.asynccontextmanager
 async def holds() -> AsyncIterator[tuple[ClaimHolds, Writes]]:
     world = World()
-    world.claims.fold(o.claim(metadata__resourceVersion="1"))
+    world.claims.fold(o.claim(metadata__resourceVersion="1", metadata__finalizers=[]))
     writes = Writes(world)
     made = ClaimHolds(world, cast("Writer", writes))
     made.linger_seconds = 0.05
@@ -60,8 +62,7 @@ async def holds() -> AsyncIterator[tuple[ClaimHolds, Writes]]:
 
 async def until_free(writes: Writes) -> None:
     async with asyncio.timeout(5):
-        while not writes.holds or writes.holds[-1]:
-            await asyncio.sleep(0.01)
+        await writes.free.wait()
 
 
 async def test_one_after_the_other_finds_the_hold_there() -> None:
@@ -92,7 +93,7 @@ async def test_a_server_that_was_away_is_asked_again() -> None:
 
 async def test_without_its_loop_nothing_lingers() -> None:
     world = World()
-    world.claims.fold(o.claim(metadata__resourceVersion="1"))
+    world.claims.fold(o.claim(metadata__resourceVersion="1", metadata__finalizers=[]))
     writes = Writes(world)
     made = ClaimHolds(world, cast("Writer", writes))
     await made.take(*PLACE)
