@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.shapes import Batch, Reading
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
@@ -17,28 +19,23 @@ class Row:
     unit: str
     ours: float
     incumbent: float | None
+    goal: str = ""
 
     @property
     def ratio(self) -> float | None:
         return self.ours / self.incumbent if self.incumbent else None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
-    """What one batch on one side cost. Times in seconds, CPU in milliseconds per snapshot."""
-
-    create_rate: float
-    delete_rate: float
-    create_writes: float
-    create_reads: float
-    delete_writes: float
-    delete_reads: float
-    apiserver_cpu: float
-    own_cpu: float
-    driver_cpu: float
-    memory_mib: float
-    idle_latency: float
-
+GOALS = {
+    "create_rate": ">= 2 x",
+    "create_writes": "<= 8",
+    "create_reads": "0",
+    "delete_writes": "<= 4",
+    "apiserver_cpu": "<= 35 %",
+    "own_cpu": "<= 3.5",
+    "memory_mib": "<= 114",
+    "idle_latency": "<= 50 %",
+}
 
 NAMES = {
     "create_rate": ("snapshots created and ready, {n} at once", "1/s"),
@@ -55,14 +52,53 @@ NAMES = {
 }
 
 
+CROWD_NAMES = {
+    "first_ready_seconds": ("start of the process to the first ready", "s"),
+    "start_cpu_ms": ("CPU of a start", "ms"),
+    "new_seconds": ("a new one, created to ready", "s"),
+    "new_cpu_ms": ("own CPU of a new one", "ms"),
+    "memory_mib": ("resident memory", "MiB"),
+}
+CROWD_GOALS = {"first_ready_seconds": "<= 3", "new_seconds": "<= 0.1", "memory_mib": "<= 172"}
+CROWD_OF_GOALS = 15_000
+
+
 def rows(ours: Sequence[Batch], incumbent: Sequence[Batch], snapshots: int) -> list[Row]:
     """The median of the rounds of each side, figure by figure."""
     table = []
     for field, (title, unit) in NAMES.items():
         mine = statistics.median(getattr(batch, field) for batch in ours)
         theirs = statistics.median(getattr(batch, field) for batch in incumbent)
-        table.append(Row(title.format(n=snapshots), unit, mine, theirs))
+        table.append(Row(title.format(n=snapshots), unit, mine, theirs, GOALS.get(field, "")))
     return table
+
+
+def split_rows(split: Batch, incumbent: Sequence[Batch], snapshots: int) -> list[Row]:
+    """What the two roles cost in the pair's places."""
+    found = []
+    goals = {"create_writes": "<= 11", "create_reads": "0"}
+    for field in ("create_rate", "create_writes", "create_reads", "delete_writes", "apiserver_cpu", "own_cpu"):
+        title, unit = NAMES[field]
+        theirs = statistics.median(getattr(batch, field) for batch in incumbent)
+        found.append(
+            Row(f"split: {title.format(n=snapshots)}", unit, getattr(split, field), theirs, goals.get(field, ""))
+        )
+    return found
+
+
+def crowd_rows(readings: Iterable[Reading]) -> list[Row]:
+    """One row per size and figure; the incumbent stands where it was measured."""
+    sides = {(reading.side, reading.existing): reading for reading in readings}
+    found = []
+    for (side, existing), mine in sides.items():
+        if side != "ours":
+            continue
+        theirs = sides.get(("incumbent", existing))
+        for field, (title, unit) in CROWD_NAMES.items():
+            goal = CROWD_GOALS.get(field, "") if existing == CROWD_OF_GOALS else ""
+            other = None if theirs is None else getattr(theirs, field)
+            found.append(Row(f"{existing:,} there: {title}", unit, getattr(mine, field), other, goal))
+    return found
 
 
 def write(path: Path, table: Iterable[Row]) -> None:
@@ -73,9 +109,9 @@ def write(path: Path, table: Iterable[Row]) -> None:
 
 def render(table: Sequence[Row]) -> str:
     """The same as text."""
-    lines = [f"{'figure':<52} {'unit':>8} {'ours':>10} {'incumbent':>10} {'ratio':>7}"]
+    lines = [f"{'figure':<56} {'unit':>8} {'ours':>10} {'incumbent':>10} {'ratio':>7} {'wanted':>8}"]
     for row in table:
         theirs = "-" if row.incumbent is None else f"{row.incumbent:.3g}"
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append(f"{row.name:<52} {row.unit:>8} {row.ours:>10.3g} {theirs:>10} {ratio:>7}")
+        lines.append(f"{row.name:<56} {row.unit:>8} {row.ours:>10.3g} {theirs:>10} {ratio:>7} {row.goal:>8}")
     return "\n".join(lines)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 from bench.cluster import Cluster
-from bench.figures import Batch
-from tests.support import claims, localdisk, serve
+from bench.shapes import Batch
+from tests.support import claims, localdisk, role, serve
 from tests.support.bed import controlplane, incumbent, process, requests
 
 NAMESPACE = "bench"
@@ -81,6 +81,23 @@ class Bench:
         """The pair with its own limits lifted, at its best."""
         with incumbent.running(self.plane.admin, self.driver.socket, incumbent.LIFTED_LIMITS) as pair:
             yield Contender("incumbent", (pair.controller, pair.sidecar))
+
+    @contextlib.contextmanager
+    def split(self) -> Iterator[Contender]:
+        """Our two halves in the pair's places, started with the same flags."""
+        flags = incumbent.LIFTED_LIMITS
+        halves = (
+            role.role("controller", *flags, kubeconfig=self.plane.kubeconfig),
+            role.role("sidecar", f"--csi-address={self.driver.socket}", *flags, kubeconfig=self.plane.kubeconfig),
+        )
+        with halves[0], halves[1]:
+            yield Contender("split", halves)
+
+    def default_rate(self, snapshots: int) -> float:
+        """Snapshots per second of the pair as it comes, without a flag."""
+        names = [f"default-{number}" for number in range(snapshots)]
+        with incumbent.running(self.plane.admin, self.driver.socket):
+            return snapshots / asyncio.run(self.cluster.create(names, self.claims, claims.CLASS))
 
     def batch(self, contender: Contender, snapshots: int, round_number: int) -> Batch:
         """Create and delete `snapshots` at once, then some one at a time."""
