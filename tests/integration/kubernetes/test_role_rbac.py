@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support import claims, httpproxy, localdisk, manifests, provisioning, role
-from tests.support.bed import access, paths
+from tests.support.bed import access, build, paths
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.manifests import Right
 
@@ -85,7 +85,7 @@ async def audited(
     assert sorted(granted - used - SETTLING - OF_OTHER_DRIVERS) == [], "rights that nothing needs"
 
 
-def snapshots(plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str) -> None:
+def snapshots(plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str, *, with_secret: bool = True) -> None:
     """A class with a secret; a dynamic and a static snapshot, and one that is not there; and their end."""
     admin = plane.admin
     volume = driver.volume(f"{namespace}-rbac", 1 << 20)
@@ -101,7 +101,7 @@ def snapshots(plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str) 
         "metadata": {"name": namespace},
         "driver": localdisk.NAME,
         "deletionPolicy": "Delete",
-        "parameters": parameters,
+        "parameters": parameters if with_secret else {},
     }
     admin.apply([{**secret, "stringData": {"key": "value"}}, klass])
     admin.apply(claims.snapshot(namespace, "one", "data", namespace))
@@ -174,6 +174,44 @@ async def test_the_two_halves(control_plane: ControlPlane, driver: localdisk.Loc
 def test_without_distributed_snapshotting_the_controller_needs_no_nodes() -> None:
     nodes = {("list", "nodes"), ("watch", "nodes")}
     assert manifests.granted(manifests.rbac("central")) == manifests.granted(manifests.rbac("distributed")) - nodes
+
+
+async def test_the_two_halves_in_upstreams_manifests_with_another_image_and_command_alone(
+    control_plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str
+) -> None:
+    with (
+        upstreams(control_plane, "snapshot-controller", "kube-system") as first,
+        upstreams(control_plane, "csi-snapshotter", "default") as second,
+    ):
+        async with httpproxy.running(control_plane.url, str(control_plane.certificate_authority)) as proxy:
+            controller = under(first, proxy.url, "controller")
+            sidecar = under(second, proxy.url, "sidecar", f"--csi-address={driver.socket}")
+
+            def work() -> None:
+                with controller, sidecar:
+                    snapshots(control_plane, driver, namespace, with_secret=False)
+
+            await asyncio.to_thread(work)
+    refused = {manifests.asked(answer) for answer in proxy.answers if answer.status in (401, 403)}
+    assert refused <= {("list", "leases"), ("patch", "persistentvolumeclaims")}, "what it can do without"
+    held = [answer for answer in proxy.answers if manifests.asked(answer) == ("update", "persistentvolumeclaims")]
+    assert held
+    assert {answer.status for answer in held} <= {200, 409}
+    tried = [answer for answer in proxy.answers if manifests.asked(answer) == ("patch", "persistentvolumeclaims")]
+    assert len(tried) == 1, "after the first refusal it knows"
+
+
+@contextlib.contextmanager
+def upstreams(plane: ControlPlane, program: str, namespace: str) -> Iterator[access.Access]:
+    """The service account that upstream's own manifest gives a program, with its rules as they stand there."""
+    text = (build.snapshotter_module() / f"deploy/kubernetes/{program}/rbac-{program}.yaml").read_text()
+    plane.kubectl("create", "namespace", "kube-system", check=False)
+    account = plane.service_account(program, namespace=namespace, manifests=text)
+    try:
+        yield account
+    finally:
+        plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
+        plane.kubectl("delete", "lease", "--all", "-n", namespace)
 
 
 def test_a_nodes_sidecar_may_do_what_the_central_one_may_but_for_leases_and_groups() -> None:

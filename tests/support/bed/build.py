@@ -112,6 +112,11 @@ def snapshotter_client_module() -> Path:
     return _module_folder("github.com/kubernetes-csi/external-snapshotter/client/v8")
 
 
+def snapshotter_module() -> Path:
+    """The incumbent's module folder (its manifests in deploy/kubernetes), in Go's module cache. Test data only."""
+    return _module_folder("github.com/kubernetes-csi/external-snapshotter/v8", "incumbent")
+
+
 def _program(name: str) -> Program:
     if name not in PROGRAMS:
         raise process.MissingServerError(f"no server is called {name!r}; choose from {', '.join(PROGRAMS)}")
@@ -175,10 +180,10 @@ def _run_with_heartbeat(name: str, command: Sequence[str], folder: Path, log: Pa
         raise process.ServerError(f"building {name} failed ({code}): {' '.join(command)}\n{words}")
 
 
-def _module_folder(module: str) -> Path:
+def _module_folder(module: str, beside: str = "spec") -> Path:
     command = [str(toolchain.go()), "mod", "download", "-json", module]
     done = subprocess.run(
-        command, cwd=MODULES / "spec", env=_environment(), capture_output=True, text=True, check=False
+        command, cwd=MODULES / beside, env=_environment(), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise process.MissingServerError(
