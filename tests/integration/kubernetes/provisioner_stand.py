@@ -22,6 +22,7 @@ from tests.support.csi_server import Plugin
 
 DRIVER = "test.csi.example"
 CLASS = "scripted"
+ATTACHES = pb.ControllerServiceCapability.RPC.PUBLISH_UNPUBLISH_VOLUME
 PVC = "csi.storage.k8s.io/pvc/name"
 Step = Callable[[pb.CreateVolumeRequest, Any], Awaitable[Any]]
 
@@ -30,10 +31,11 @@ class Backend:
     """The plugin, with a behaviour of its own for each claim's name; others are served well."""
 
     def __init__(self) -> None:
-        self.plugin = Plugin(DRIVER)
+        self.plugin = Plugin(DRIVER, controller=(*csi_server.ALL_CONTROLLER, ATTACHES))
         self.steps: dict[str, Step] = {}
         self.asked: dict[str, list[pb.CreateVolumeRequest]] = {}
         self.deleted: Counter[str] = Counter()
+        self.deletion_secrets: dict[str, dict[str, str]] = {}
         self.plugin.script |= {"CreateVolume": self._create, "DeleteVolume": self._delete}
 
     def volumes(self) -> set[str]:
@@ -50,6 +52,7 @@ class Backend:
 
     async def _delete(self, request: pb.DeleteVolumeRequest, context: Any) -> Any:
         self.deleted[request.volume_id] += 1
+        self.deletion_secrets[request.volume_id] = dict(request.secrets)
         return await self.plugin.DeleteVolume(request, context)
 
 

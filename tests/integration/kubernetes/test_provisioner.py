@@ -190,6 +190,46 @@ async def test_one_replica_acts_and_the_next_takes_over(
     assert len(backend.volumes()) == 2
 
 
+async def test_a_volume_gets_its_secret_and_is_not_deleted_while_it_is_attached(
+    control_plane: controlplane.ControlPlane, backend: Backend, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    admin, klass = control_plane.admin, f"{namespace}-secret"
+    prefix = "csi.storage.k8s.io/provisioner-secret"
+    parameters = {f"{prefix}-name": "${pvc.name}-key", f"{prefix}-namespace": "${pvc.namespace}"}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "locked-key", "namespace": namespace},
+        "stringData": {"token": "t0k3n"},
+    }
+    await cluster.apply(
+        provisioning.storage_class(klass, DRIVER, parameters=parameters), claim(namespace, "locked", klass)
+    )
+    async with running(control_plane, tmp_path):
+        await cluster.told("locked", f"error getting secret locked-key in namespace {namespace}")
+        await cluster.apply(secret)
+        volume = await cluster.bound("locked")
+        name, handle = volume["metadata"]["name"], volume["spec"]["csi"]["volumeHandle"]
+        assert dict(backend.asked["locked"][0].secrets) == {"token": "t0k3n"}
+        spec = {"attacher": DRIVER, "nodeName": "n1", "source": {"persistentVolumeName": name}}
+        attached = {"metadata": {"name": f"{namespace}-va"}, "spec": spec}
+        await cluster.apply({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", **attached})
+        await cluster.delete("locked")
+        await cluster.gone("locked")
+
+        def refused() -> bool:
+            path = f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3D{name}"
+            return f"persistentvolume {name} is still attached to node n1" in str(admin.request("GET", path)[1])
+
+        await cluster.until("its owner is told", refused)
+        assert handle in backend.volumes()
+        await asyncio.to_thread(admin.kubectl, "delete", "volumeattachment", f"{namespace}-va")
+        await cluster.until("the volume is gone", lambda: provisioning.volume_now(admin, name) is None)
+    assert backend.deletion_secrets[handle] == {"token": "t0k3n"}
+    assert handle not in backend.volumes()
+    await asyncio.to_thread(admin.kubectl, "delete", "storageclass", klass)
+
+
 GRANTS = "gateway.networking.k8s.io"
 
 
