@@ -24,8 +24,9 @@ from bridge.ports.clock import Clock
 
 Object = dict[str, Any]
 
-POLICY_SECONDS = 2.0
-"""A deletion policy that was confirmed longer ago than this is confirmed anew before a delete."""
+POLICY_SECONDS = 30.0
+"""A deletion policy that was confirmed longer ago than this is confirmed anew before a delete; until then the watch
+tells of a change. Longer than the looks at a plugin that is down, so that those cost nothing."""
 
 
 class ContentRecords(Contents):

@@ -94,6 +94,27 @@ async def test_the_policy_that_counts_is_the_newest_one_at_the_delete(
         assert stand.plugin.calls("delete") == 0
 
 
+async def test_while_the_plugin_is_down_a_deletion_waits_and_writes_nothing(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    async with half_stand.running(control_plane) as stand:
+        await stand.content(namespace)
+        await stand.until_ready(namespace)
+        stand.plugin.healthy = False
+        await stand.let_go(namespace)
+        await stand.settle()
+        stand.client.log.clear()
+        for _ in range(3):
+            stand.half._on_synced()
+            await stand.settle()
+        assert stand.client.log == []
+        assert stand.plugin.calls("delete") == 0
+        stand.plugin.healthy = True
+        await stand.change(namespace, {"spec": {"deletionPolicy": "Retain"}})
+        await stand.until_gone(namespace)
+        assert stand.plugin.calls("delete") == 0
+
+
 async def test_a_confirmation_of_the_policy_changes_no_object(control_plane: ControlPlane, namespace: str) -> None:
     async with half_stand.running(control_plane) as stand:
         await stand.content(namespace)
