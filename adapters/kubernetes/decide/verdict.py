@@ -12,6 +12,8 @@ _PENDING = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED"
 WRONG_ANSWER = frozenset({"WRONG_SIZE", "WRONG_SOURCE", "BAD_RESPONSE"})
 """Codes of ours: the plugin said yes, and made something else than was asked."""
 _DOUBTFUL = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
+_EVIDENCE = "ALREADY_EXISTS"
+"""A volume of the name is there, made with another request: perhaps with ours, before the class was changed."""
 DOUBTFUL_TRIES = 3
 """After so many such answers in a row a claim that is being deleted is let go."""
 
@@ -59,6 +61,11 @@ def may_let_go(code: str, tries: int) -> bool:
     Upstream takes INTERNAL and its like for final at once. A plugin may answer so after it has made the volume,
     so the call is repeated a few times: a repeat that succeeds gives the handle to delete.
     """
-    if state_after(code, may_reschedule=False) is State.BACKGROUND:
+    if code == _EVIDENCE or state_after(code, may_reschedule=False) is State.BACKGROUND:
         return False
     return code not in _DOUBTFUL or tries >= DOUBTFUL_TRIES
+
+
+def is_settled(code: str, *, before: bool) -> bool:
+    """Whether nothing of ours is at the plugin after a refusal. `before`: whether that was certain before it."""
+    return before if code == _EVIDENCE else may_let_go(code, 0)

@@ -26,7 +26,7 @@ from adapters.kubernetes.translate import policy_of
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRecord, GroupRequest, GroupStatus
 from bridge.model.keys import Key, group_key
-from bridge.model.snapshot import SnapshotState, Wish
+from bridge.model.snapshot import DeletionPolicy, SnapshotState, Wish
 from bridge.ports.group import GroupSide
 
 Object = dict[str, Any]
@@ -42,7 +42,9 @@ class DriverGroupWorld(OptionalKinds):
         self.driver = driver
         self.naming = naming
         self.contents = Cache(
-            trim.whole, {"by-class": _by_class}, keep=lambda item: path(item, "spec", "driver") == driver
+            trim.whole,
+            {"by-class": _by_class, "by-cut": _by_cut},
+            keep=lambda item: path(item, "spec", "driver") == driver,
         )
         self.classes = Cache(trim.whole, keep=lambda item: item.get("driver") == driver)
         self.caches = {names.CONTENTS: self.contents, names.CLASSES: self.classes}
@@ -59,7 +61,19 @@ class DriverGroupWorld(OptionalKinds):
             class_name=named,
             klass=self.classes.get("", named) if named else None,
             naming=self.naming,
+            in_use=self._shared(content),
         )
+
+    def _shared(self, content: Object) -> str:
+        """Who else holds the group that a deletion would take: it goes with the last content that names it."""
+        if driver_request.wish_of(content) is not Wish.ABSENT or policy_of(content["spec"]) is DeletionPolicy.RETAIN:
+            return ""
+        own, key = content["metadata"]["uid"], next(iter(_by_cut(content)), "")
+        if not path(content, "status", "volumeGroupSnapshotHandle") or self.contents.count("by-cut", key) < 2:
+            return ""
+        found = [item for item in self.contents.find("by-cut", key) if item["metadata"]["uid"] != own]
+        others = sorted(item["metadata"]["name"] for item in found if not driver_request.goes(item))
+        return f"The group is also held by VolumeGroupSnapshotContent {', '.join(others)}" if others else ""
 
     def open_uids(self) -> Iterator[str]:
         """The contents that need work or may need it."""
@@ -122,7 +136,9 @@ class DriverGroupRequests:
         if content is None or request.wish is Wish.GONE:
             return
         if status.failure is None:
-            if status.state is SnapshotState.READY:
+            if status.reason == "in use":
+                await self._events.warn(content, "GroupSnapshotDeleteError", status.message)
+            elif status.state is SnapshotState.READY:
                 await self._tidy(content)
             return
         if status.failure.code in GATE_CODES:
@@ -242,3 +258,8 @@ async def _nobody(_uid: str) -> None:
 def _by_class(content: Object) -> Iterable[str]:
     named = path(content, "spec", "volumeGroupSnapshotClassName")
     return (str(named),) if named and path(content, "status", "readyToUse") is not True else ()
+
+
+def _by_cut(content: Object) -> Iterable[str]:
+    handle = driver_request.handle_of(content)
+    return (f"{path(content, 'spec', 'driver')}/{handle}",) if handle else ()

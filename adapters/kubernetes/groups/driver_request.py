@@ -24,6 +24,17 @@ def is_static(content: Object) -> bool:
     return bool(path(content, "spec", "source", "groupSnapshotHandles"))
 
 
+def handle_of(content: Object) -> str:
+    """The group on the backend, as far as the content names one."""
+    source = path(content, "spec", "source", "groupSnapshotHandles", "volumeGroupSnapshotHandle")
+    return str(path(content, "status", "volumeGroupSnapshotHandle") or source or "")
+
+
+def goes(content: Object) -> bool:
+    """Whether it is on its way out, so that nobody relies on its data through it."""
+    return is_deleting(content) and wish_of(content) is not Wish.PRESENT
+
+
 def is_held(content: Object) -> bool:
     """Whether it stays until this half lets it go."""
     return names.CONTENT_FINALIZER in (content["metadata"].get("finalizers") or ())
@@ -73,6 +84,7 @@ def request(key: Key, facts: GroupFacts) -> GroupRequest:
             translate.annotated_secrets(content), inspect=asked.secrets.inspect or asked.secrets.create
         ),
         held=is_held(content) if is_deleting(content) else True,
+        in_use=facts.in_use,
         trouble=trouble if wish is Wish.PRESENT else None,
         created_at=seconds_of(content["metadata"].get("creationTimestamp")),
         abandon=(content["metadata"].get("annotations") or {}).get(single.ABANDON) == "true",

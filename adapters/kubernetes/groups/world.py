@@ -14,7 +14,7 @@ from typing import Any
 from adapters.kubernetes import trim
 from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.decide.group_binding import needs_claims
-from adapters.kubernetes.facts import is_deleting, path
+from adapters.kubernetes.facts import is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.groups import names, selector, shape
 from adapters.kubernetes.groups.facts import (
     GroupFacts,
@@ -152,8 +152,10 @@ class GroupWorld(OptionalKinds):
                         f"Snapshot {metadata['namespace']}/{metadata['name']} belonging to VolumeGroupSnapshot "
                         f"{place} is being used to restore a PVC: {', '.join(restoring)}"
                     )
-        if content is None or path(content, "spec", "deletionPolicy") != "Delete" or not group_of_reference(content):
+        if content is None or path(content, "spec", "deletionPolicy") != "Delete":
             return ""
+        if not group_of_reference(content) and not path(content, "status", "volumeGroupSnapshotHandle"):
+            return ""  # Never bound and never looked up: only the object goes.
         return self._shared(content)
 
     def _shared(self, content: Object) -> str:
@@ -162,18 +164,26 @@ class GroupWorld(OptionalKinds):
         others = [
             item["metadata"]["name"]
             for item in self.contents.find("by-cut", next(iter(_by_cut(content)), ""))
-            if item["metadata"]["uid"] != own and not is_deleting(item)
+            if item["metadata"]["uid"] != own and not self._goes(item)
         ]
         if others:
             return f"The group is also held by VolumeGroupSnapshotContent {', '.join(sorted(others))}"
         uid, driver = group_of_reference(content), path(content, "spec", "driver")
-        handles = shape.members_of(content)
-        for cut in handles:
+        members = {member["metadata"]["uid"] for member in self.members(uid)} if uid else set()
+        for cut in shape.members_of(content):
             mine = names.member_names(uid, cut.source_handle)[1]
             for item in self.world.contents.find("by-cut", f"{driver}/{cut.handle}"):
-                if item["metadata"]["name"] != mine and not is_deleting(item):
+                own_member = item["metadata"]["name"] == mine or snapshot_of_reference(item) in members
+                if not own_member and not is_deleting(item):
                     return f"Snapshot {cut.handle} is also held by VolumeSnapshotContent {item['metadata']['name']}"
         return ""
+
+    def _goes(self, content: Object) -> bool:
+        """Whether this content is on its way out, so that nobody relies on its data through it."""
+        group = self.groups.by_uid(group_of_reference(content))
+        if is_deleting(content):
+            return group is None or is_deleting(group)
+        return path(content, "spec", "deletionPolicy") == "Delete" and group is not None and is_deleting(group)
 
     @contextlib.contextmanager
     def without(self, uid: str) -> Iterator[None]:

@@ -181,7 +181,6 @@ class Making:
         can = self._parts.view().capabilities
         places = Capability.VOLUME_ACCESSIBILITY_CONSTRAINTS in can
         state = verdict.state_after(failure.code, may_reschedule=places and bool(node))
-        memory.settled = verdict.may_let_go(failure.code, 0)
         memory.failures += 1
         text = _rpc_text(failure)
         if failure.leftover:
@@ -244,7 +243,8 @@ class Making:
         assert failure is not None
         memory.failures += 1
         memory.asked, memory.retry_at = ("undo", ""), now + self._parts.retry(memory.failures)
-        await self._told(claim, f"a volume that is not wanted any more cannot be deleted yet: {_rpc_text(failure)}")
+        text = f"a volume that is not wanted any more cannot be deleted yet: {_rpc_text(failure)}"
+        await self._told(claim, f'{text}. To leave it behind set the annotation {names.ABANDON}="true"')
         return self._parts.retry(memory.failures)
 
     async def _delete(

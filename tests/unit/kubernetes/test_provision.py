@@ -317,7 +317,23 @@ def test_what_an_error_leaves_behind(code: str, may_reschedule: bool, expected: 
         ("INTERNAL", 2, False),
         ("INTERNAL", 3, True),
         ("UNKNOWN", 1, False),
+        ("ALREADY_EXISTS", 0, False),
+        ("ALREADY_EXISTS", 99, False),
     ],
 )
 def test_when_a_claim_that_nobody_wants_may_go(code: str, tries: int, expected: bool) -> None:
     assert verdict.may_let_go(code, tries) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "expected"),
+    [
+        (True, "ALREADY_EXISTS", True),
+        (False, "ALREADY_EXISTS", False),
+        (True, "DEADLINE_EXCEEDED", False),
+        (False, "NOT_FOUND", True),
+        (True, "INTERNAL", False),
+    ],
+)
+def test_a_taken_name_proves_nothing_about_an_unanswered_call(before: bool, code: str, expected: bool) -> None:
+    assert verdict.is_settled(code, before=before) is expected
