@@ -5,6 +5,7 @@ Nothing is written here. Who acts for a driver is `ownership`'s word, and it may
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from bridge.model.plugin import InstanceId, PluginDescription, Route
 from bridge.model.snapshot import DELEGATED, Followed, SnapshotState, SnapshotStatus
 
 Object = dict[str, Any]
+
+MEMBER = "member"
+"""The reason that is told of a snapshot which its group looks after."""
 
 
 class Delegation:
@@ -39,6 +43,10 @@ class Delegation:
         if facts is None:
             return None
         request = translate.request(self._cluster, facts)
+        if self._ownership.ours(request.driver, key.uid):
+            # Nobody else acts: it is a member, and its group's own pass keeps it here.
+            status = dataclasses.replace(told(facts, ""), reason=MEMBER)
+            return Followed(request, status)
         return Followed(request, told(facts, self._ownership.why_not(request.driver)))
 
     def rows(self) -> Sequence[PluginDescription]:

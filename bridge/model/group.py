@@ -48,6 +48,8 @@ class GroupRequest:
     """The orchestrator keeps the request and all its source volumes until we let go."""
     in_use: str = ""
     """A sentence naming who uses a member now; empty when nobody does."""
+    members: tuple[Key, ...] = ()
+    """The members as snapshots of their own, where the orchestrator has them; known while the group is to go."""
     trouble: Failure | None = None
     created_at: float = 0.0
     """Seconds since the epoch; 0 when unknown."""

@@ -49,6 +49,9 @@ async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | N
     request = await side.requests.observe(key)
     if request is None:
         return None
+    busy = next((found for member in request.members if (found := tools.busy(member))), "")
+    if busy:
+        request = dataclasses.replace(request, in_use=busy)
     record = await side.ledger.load(key)
     driver = record.driver if record is not None else request.driver
     writer = "" if key in tools.doubts else tools.writer

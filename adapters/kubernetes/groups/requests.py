@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from adapters.kubernetes.groups.membership import Membership
 from adapters.kubernetes.groups.world import GroupWorld
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRequest, GroupStatus
-from bridge.model.keys import Key, group_key
+from bridge.model.keys import Key, group_key, snapshot_key
 from bridge.model.snapshot import SnapshotState, Wish
 
 Object = dict[str, Any]
@@ -46,7 +47,11 @@ class VolumeGroupSnapshots:
         request = translate.request(self._cluster, facts)
         if not self._ownership.ours(request.driver, GROUP + key.uid):
             raise ElsewhereError(self._ownership.why_not(request.driver))
-        return request
+        if request.wish is Wish.PRESENT:
+            return request
+        members = self._groups.members(key.uid)
+        keys = tuple(snapshot_key(self._cluster, one["metadata"]["uid"]) for one in members)
+        return dataclasses.replace(request, members=keys)
 
     async def hold(self, request: GroupRequest) -> None:
         """Put our finalizer on the group (and its default class, in the same write), then on each claim."""
