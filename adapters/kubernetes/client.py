@@ -22,7 +22,7 @@ from bridge.model import failure
 
 Object = dict[str, Any]
 
-PAGE_SIZE = 500
+PAGE_SIZE = 200
 THROTTLED_TRIES = 5
 MOST_RETRY_AFTER_SECONDS = 30.0
 MERGE_PATCH = "application/merge-patch+json"

@@ -119,6 +119,6 @@ def service(
         argv=[sys.executable, "-m", "bridge", "serve", "-c", config],
         log=folder / "log",
         ready=ready,
-        ready_seconds=30,
+        ready_seconds=60,
     )
     return Serve(folder, port, config, process.Process(launch))
