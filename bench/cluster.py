@@ -74,12 +74,18 @@ class Cluster:
                 return
 
     async def _watch(self, session: aiohttp.ClientSession, version: str) -> AsyncIterator[dict]:  # type: ignore[type-arg]
-        params = {"watch": "1", "resourceVersion": version}
+        """Events for as long as they are wanted: a busy server ends a watch early, and the next one goes on there."""
         timeout = aiohttp.ClientTimeout(total=None)
-        async with session.get(self._path, params=params, timeout=timeout) as answer:
-            answer.raise_for_status()
-            async for line in answer.content:
-                yield json.loads(line)
+        while True:
+            params = {"watch": "1", "resourceVersion": version}
+            async with session.get(self._path, params=params, timeout=timeout) as answer:
+                answer.raise_for_status()
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise RuntimeError(f"the watch ended: {event['object']}")
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    yield event
 
 
 async def _send(session: aiohttp.ClientSession, verb: str, path: str, body: object) -> None:
