@@ -6,16 +6,21 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
+from bridge.pb.csi.v1 import csi_pb2 as pb
+from bridge.pb.csi.v1 import csi_pb2_grpc
 from tests.e2e.test_standalone import backend
-from tests.support import claims, image, localdisk, manifests
+from tests.support import beside_kubelet, claims, image, localdisk, manifests
 from tests.support.bed import ports
 from tests.support.bed.node import Node
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
 NAMESPACE = "snapbridge"
+DRIVER = "pod.driver.example"
+AUTHORITY = [("grpc.default_authority", "localhost")]
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def installed(node: Node, driver: localdisk.LocalDisk) -> Iterator[dict[str, Any
     try:
         yield made
     finally:
-        admin.kubectl("delete", "-f", "-", "--timeout=60s", stdin=manifests.as_list([*others, made]), seconds=90)
+        admin.kubectl("delete", "-f", "-", "--timeout=120s", stdin=manifests.as_list([*others, made]), seconds=130)
 
 
 def available(node: Node) -> None:
@@ -79,6 +84,78 @@ def test_a_pod_of_the_manifests_serves_snapshots_and_resumes_after_a_crash(
 
     admin.kubectl("delete", "volumesnapshot", "one", "two", "-n", namespace, "--timeout=30s")
     assert backend(driver) == []
+
+
+@pytest.fixture
+def halves(node: Node) -> Iterator[None]:
+    """The overlays `distributed` and `node` with localdisk as the driver, all of it from the image."""
+    name = image.on(node)
+    admin = node.plane.admin
+    claims.install(admin, DRIVER)
+    (deployment,) = manifests.rendered("distributed", "Deployment")
+    deployment["spec"]["replicas"] = 1  # They would share one network here.
+    manifests.on_port(deployment["spec"]["template"]["spec"]["containers"][0], ports.free())
+    made = manifests.fitted(deployment, node, name)
+    pod = node_pod(node, name)
+    others = [
+        one
+        for one in (*manifests.rendered("distributed"), *manifests.rendered("node"))
+        if one["kind"] not in ("Deployment", "DaemonSet", "PodDisruptionBudget")
+    ]
+    for one in others:
+        if one["kind"] == "Namespace":  # The bed's pods are in the host's network, which `restricted` refuses.
+            one["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged"
+    text = manifests.as_list([*others, made, pod])
+    admin.kubectl("apply", "-f", "-", stdin=text)
+    try:
+        yield
+    finally:
+        admin.kubectl("delete", "--ignore-not-found", "-f", "-", "--timeout=120s", stdin=text, seconds=130)
+
+
+def node_pod(node: Node, name: str) -> dict[str, Any]:
+    """The pod of the overlay's DaemonSet on this node, whose kubelet has its directories elsewhere."""
+    (daemons,) = manifests.rendered("node", "DaemonSet")
+    text = json.dumps(daemons).replace("your.driver.example", DRIVER)
+    made = json.loads(text.replace('"path": "/var/lib/kubelet', f'"path": "{node.root_dir}'))
+    spec = made["spec"]["template"]["spec"]
+    driver, registrar, sidecar = spec["containers"]
+    words = ["/opt/snapbridge/bin/python3", "-I", "-m", "adapters.localdisk", "--endpoint=unix:///csi/csi.sock"]
+    driver["command"] = [*words, "--state-dir=/csi/state", f"--driver-name={DRIVER}", f"--node-id={node.name}"]
+    driver["args"] = ["--rootless", "--mode=directory"]
+    driver["securityContext"] = {"runAsUser": 0, "allowPrivilegeEscalation": False}
+    driver["volumeMounts"] = [{"name": "plugin-dir", "mountPath": "/csi"}]
+    registrar["args"][1] = f"--kubelet-registration-path={node.plugins}/{DRIVER}/csi.sock"
+    for container in (registrar, sidecar):
+        manifests.on_port(container, ports.free())
+    fitted = manifests.fitted(made, node, name)["spec"]["template"]["spec"]
+    metadata = {"name": "csi-node", "namespace": "csi-node"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": fitted}
+
+
+@pytest.mark.usefixtures("halves")
+def test_pods_of_all_roles_register_a_driver_and_cut_on_its_node(node: Node, namespace: str) -> None:
+    admin = node.plane.admin
+    node.wait_pod("csi-node", "csi-node")
+    claims.until("the kubelet knows the driver", lambda: beside_kubelet.drivers(node).get(DRIVER) == node.name)
+    with grpc.insecure_channel(f"unix:{node.plugins}/{DRIVER}/csi.sock", options=AUTHORITY) as channel:
+        controller = csi_pb2_grpc.ControllerStub(channel)
+        wanted = pb.CreateVolumeRequest(name="here", volume_capabilities=[localdisk.capability()])
+        volume = controller.CreateVolume(wanted, timeout=30).volume
+        volume_object, claim = claims.claim(namespace, "data", DRIVER, volume.volume_id)
+        term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
+        required = {"nodeSelectorTerms": [{"matchExpressions": [term]}]}
+        volume_object["spec"]["nodeAffinity"] = {"required": required}
+        admin.apply([volume_object, claim])
+        admin.apply(claims.snapshot(namespace, "one", "data"))
+        claims.until("ready", lambda: claims.is_ready(admin, namespace, "one"), seconds=60)
+        (content,) = claims.contents(admin)
+        assert content["metadata"]["labels"]["snapshot.storage.kubernetes.io/managed-by"] == node.name
+        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10).entries) == 1
+        admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=60s", seconds=70)
+        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10).entries) == 0
+    node.delete_pod("csi-node", "csi-node")
+    claims.until("the kubelet forgot the driver", lambda: DRIVER not in beside_kubelet.drivers(node))
 
 
 def test_it_holds_no_more_than_it_needs_and_runs_as_nobody(node: Node) -> None:

@@ -37,7 +37,18 @@ def test_a_real_api_server_takes_it(control_plane: ControlPlane, overlay: str) -
     control_plane.admin.apply(spaces)
     others = [one for one in manifests.rendered(overlay) if one["kind"] != "Namespace"]
     words = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
-    control_plane.kubectl(*words, stdin=manifests.as_list(others))
+    control_plane.kubectl(*words, stdin=manifests.as_list([*others, *pods(overlay)]))
+
+
+def pods(overlay: str) -> list[dict[str, Any]]:
+    """What its workloads would make: the level of the namespace is enforced on these only."""
+    found = []
+    for one in manifests.rendered(overlay, "Deployment", "DaemonSet"):
+        metadata = {"name": one["metadata"]["name"], "namespace": one["metadata"]["namespace"]}
+        found.append(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": one["spec"]["template"]["spec"]}
+        )
+    return found
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
