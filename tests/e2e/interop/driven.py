@@ -68,7 +68,7 @@ class Driven:
         mended.set()
         found = stage.until_ready(name)
         assert error_text(found) == ""
-        assert error_text(stage.of("contents", content)) == ""
+        stage.until("the content's error is gone", lambda: not error_text(stage.of("contents", content)))
         calls = stage.creates(claim.handle)
         assert {call.code for call in calls[:-1]} == {code}
         assert calls[-1].code is Code.OK
