@@ -97,6 +97,8 @@ def decide(seen: Seen, options: Options) -> Step:
     noted = is_noted(claim)
     if not noted and not is_ours(claim, options.driver):
         return Rest()
+    if noted and _is_anothers(claim, seen.klass, options.driver):
+        return Rest()
     named = path(claim, "spec", "volumeName") or ""
     name = volume_name(claim["metadata"]["uid"], options)
     if isinstance(name, Refusal):
@@ -106,7 +108,7 @@ def decide(seen: Seen, options: Options) -> Step:
     if named == name:
         return LetGo() if noted else Rest()
     if named or is_deleting(claim):
-        return _unwanted(seen) if noted else Rest()
+        return _unwanted(seen, options.driver) if noted else Rest()
     return _wanted(seen, noted, options)
 
 
@@ -121,15 +123,16 @@ def _made(seen: Seen, noted: bool, name: str) -> Step:
     return LetGo() if noted and (gone or path(claim, "status", "phase") == "Bound") else Rest()
 
 
-def _unwanted(seen: Seen) -> Step:
+def _unwanted(seen: Seen, driver: str) -> Step:
     if seen.settled:
         return LetGo()
     if notes(seen.claim).get(names.ABANDON) == "true":
         return LetGo(unsettled=True)
-    if seen.klass is None:
+    if seen.klass is None or seen.klass.get("provisioner") != driver:
         return Refuse(
-            f"a volume may have been made, and to find and delete it the StorageClass {class_name(seen.claim)} is "
-            f'needed: create it again, or set the annotation {names.ABANDON}="true" to leave the volume behind'
+            f"a volume may have been made, and to find and delete it the StorageClass {class_name(seen.claim)} of "
+            f"driver {driver} is needed: create it again, or set the annotation "
+            f'{names.ABANDON}="true" to leave the volume behind'
         )
     return Undo(selected_node(seen.claim))
 
@@ -139,7 +142,10 @@ def _wanted(seen: Seen, noted: bool, options: Options) -> Step:
     if klass is None:
         return Refuse(f'storageclass.storage.k8s.io "{class_name(seen.claim) or ""}" not found', told=False)
     if klass.get("provisioner") != options.driver:
-        return Rest()
+        if not noted or seen.settled:
+            return LetGo() if noted else Rest()
+        who = f"{class_name(seen.claim)} is now of driver {klass.get('provisioner')}"
+        return Refuse(f"a volume may have been made by driver {options.driver}, and the StorageClass {who}")
     node = selected_node(seen.claim)
     if klass.get("volumeBindingMode") == LATE and not node:
         if not noted:
@@ -158,6 +164,37 @@ def is_ours(claim: Object, driver: str) -> bool:
 def is_noted(claim: Object) -> bool:
     """Whether a volume for it may be at the plugin."""
     return names.PROVISIONING in (claim["metadata"].get("finalizers") or ())
+
+
+def _is_anothers(claim: Object, klass: Object | None, driver: str) -> bool:
+    """Whether the note on a claim is that of another driver's provisioner. By the note itself; else, as far as known,
+    by whom the controller manager or the class names."""
+    marks = notes(claim)
+    by = marks.get(names.PROVISIONING_BY)
+    if by:
+        return by != driver
+    if names.STORAGE_PROVISIONER in marks or names.STORAGE_PROVISIONER_BETA in marks:
+        return not is_ours(claim, driver)
+    return klass is not None and klass.get("provisioner") != driver
+
+
+def with_note(claim: Object, driver: str, places: str) -> Object:
+    """The claim with the note: from now on it outlives whatever this driver's plugin may make."""
+    kept = without_note(claim)
+    metadata = kept["metadata"]
+    marks = {names.PROVISIONING_BY: driver, **({names.PLACES: places} if places else {})}
+    metadata["finalizers"] = [*metadata["finalizers"], names.PROVISIONING]
+    metadata["annotations"] = {**metadata["annotations"], **marks}
+    return kept
+
+
+def without_note(claim: Object) -> Object:
+    """The claim without it."""
+    metadata = dict(claim["metadata"])
+    metadata["finalizers"] = [one for one in metadata.get("finalizers") or () if one != names.PROVISIONING]
+    marks, ours = metadata.get("annotations") or {}, (names.PLACES, names.PROVISIONING_BY)
+    metadata["annotations"] = {key: value for key, value in marks.items() if key not in ours}
+    return {**claim, "metadata": metadata}
 
 
 def notes(claim: Object) -> Mapping[str, str]:

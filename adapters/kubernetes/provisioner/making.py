@@ -125,16 +125,20 @@ class Making:
             where = f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
             text = f'External provisioner is provisioning volume for claim "{where}"'
             await self._parts.events.tell(about(names.CLAIMS, claim), "Provisioning", text)
-        await self._hold(request, memory)
+        before = await self._hold(request, memory)
         outcome = await calls.create_volume(new=request.new, secrets=request.secrets)
         if isinstance(outcome, Failed):
             memory.asked = asked
+            memory.settled = verdict.is_settled(outcome.failure.code, before=before)
             return await self._failed(claim, memory, outcome.failure, node, calls, request)
         await self._record(claim, klass, request, outcome.value, began)
         return None
 
-    async def _hold(self, request: asking.Request, memory: Memory) -> None:
-        """The source, protected. From here on the claim counts as under way, so that nobody drops that again."""
+    async def _hold(self, request: asking.Request, memory: Memory) -> bool:
+        """The source, protected. From here on the claim counts as under way, so that nobody drops that again.
+
+        Returns whether it counted as settled before.
+        """
         before, memory.settled = memory.settled, False
         try:
             if request.origin is not None:
@@ -143,6 +147,7 @@ class Making:
         except BaseException:
             memory.settled = before
             raise
+        return before
 
     async def _note(self, claim: Object, request: asking.Request, memory: Memory, *, repeat: bool) -> Object:
         """The claim, noted: from now on it outlives whatever the plugin may make."""
@@ -150,7 +155,7 @@ class Making:
         noted = provision.is_noted(claim)
         if repeat or (noted and provision.notes(claim).get(names.PLACES, "") == places):
             return claim
-        changed = _with_note(claim, places)
+        changed = provision.with_note(claim, self._parts.driver, places)
         written = await self._parts.writer.put(names.CLAIMS, changed)
         if not noted:
             memory.settled = True
@@ -265,13 +270,13 @@ class Making:
         if unsettled:
             text = "The claim is let go though a volume may have been made for it: look for it at the backend"
             await self._parts.events.warn(about(names.CLAIMS, claim), "VolumeMayBeLeftBehind", text)
-        await self._parts.writer.put(names.CLAIMS, _without_note(claim))
+        await self._parts.writer.put(names.CLAIMS, provision.without_note(claim))
         self._memory.pop(claim["metadata"]["uid"], None)
         self._freed(claim)
 
     async def _reschedule(self, claim: Object) -> None:
         """Ask the scheduler for another node. Nothing is at the plugin, so the note goes with the choice."""
-        changed = _without_note(claim)
+        changed = provision.without_note(claim)
         marks = dict(changed["metadata"].get("annotations") or {})
         marks.pop(names.SELECTED_NODE, None)
         changed["metadata"]["annotations"] = marks
@@ -303,25 +308,6 @@ class Making:
         self._parts.meters.not_made(claim)
         log.warning("provisioning failed", extra={"claim": _name(claim), "error": message})
         await self._parts.events.warn(about(names.CLAIMS, claim), "ProvisioningFailed", message)
-
-
-def _with_note(claim: Object, places: str) -> Object:
-    metadata = dict(claim["metadata"])
-    metadata["finalizers"] = [
-        *(one for one in metadata.get("finalizers") or () if one != names.PROVISIONING),
-        names.PROVISIONING,
-    ]
-    marks = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != names.PLACES}
-    metadata["annotations"] = {**marks, names.PLACES: places} if places else marks
-    return {**claim, "metadata": metadata}
-
-
-def _without_note(claim: Object) -> Object:
-    metadata = dict(claim["metadata"])
-    metadata["finalizers"] = [one for one in metadata.get("finalizers") or () if one != names.PROVISIONING]
-    marks = metadata.get("annotations") or {}
-    metadata["annotations"] = {key: value for key, value in marks.items() if key != names.PLACES}
-    return {**claim, "metadata": metadata}
 
 
 def _name(claim: Object) -> str:

@@ -125,6 +125,46 @@ def test_without_its_class_a_volume_that_may_exist_is_not_given_up() -> None:
     assert names.ABANDON in found.message
 
 
+OTHER = {"metadata__annotations": {names.STORAGE_PROVISIONER: "other.example"}}
+FOREIGN = given.klass(provisioner="other.example")
+
+
+@pytest.mark.parametrize(
+    ("klass", "changes"),
+    [
+        (FOREIGN, {**NOTED, **OTHER, **GONE}),
+        (FOREIGN, {**NOTED, **OTHER}),
+        (FOREIGN, {**NOTED, **GONE, "metadata__annotations": {}}),
+        (FOREIGN, {**NOTED, **OTHER, "spec__volumeName": "pv-x"}),
+        (given.klass(), {**NOTED, **GONE, "metadata__annotations": {names.PROVISIONING_BY: "other.example"}}),
+        (given.klass(), {**NOTED, "metadata__annotations": {names.PROVISIONING_BY: "other.example"}}),
+    ],
+)
+@pytest.mark.parametrize("settled", [False, True])
+def test_the_note_of_another_drivers_provisioner_is_left_alone(
+    klass: given.Object, changes: dict[str, Any], settled: bool
+) -> None:
+    assert step(klass, settled=settled, **changes) == Rest()
+    abandoned = {**changes, "metadata__annotations": {**changes["metadata__annotations"], names.ABANDON: "true"}}
+    assert step(klass, settled=settled, **abandoned) == Rest()
+
+
+def test_a_class_that_was_made_anew_for_another_driver_takes_no_note_off() -> None:
+    ours = {"metadata__annotations": {names.PROVISIONING_BY: given.DRIVER}}
+    for changes in ({}, GONE, {"spec__volumeName": "pv-x"}):
+        assert isinstance(step(FOREIGN, **NOTED, **ours, **changes), Refuse)
+        assert step(FOREIGN, settled=True, **NOTED, **ours, **changes) == LetGo()
+
+
+def test_a_note_says_whose_it_is_and_goes_as_a_whole() -> None:
+    claim = given.claim(metadata__finalizers=["theirs"], metadata__annotations={"a": "b"})
+    noted = provision.with_note(claim, "csi.example", "[]")
+    assert noted["metadata"]["finalizers"] == ["theirs", names.PROVISIONING]
+    assert noted["metadata"]["annotations"] == {"a": "b", names.PROVISIONING_BY: "csi.example", names.PLACES: "[]"}
+    assert provision.with_note(noted, "csi.example", "")["metadata"]["finalizers"] == ["theirs", names.PROVISIONING]
+    assert provision.without_note(noted) == claim
+
+
 @pytest.mark.parametrize(
     ("options", "uid", "expected"),
     [
