@@ -65,7 +65,8 @@ class Cache:
         self._stored: dict[tuple[str, str], _Stored] = {}
         self._by_uid: dict[str, tuple[str, str]] = {}
         self._indexes: dict[str, dict[str, set[tuple[str, str]]]] = {name: {} for name in self._indexers}
-        self._gone: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._gone: collections.OrderedDict[str, str] = collections.OrderedDict()
+        """Uid -> the version at which the server said that it left; empty when it can never come back."""
         self._left: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
         self._listeners: list[Listener] = []
         self.synced = False
@@ -133,7 +134,7 @@ class Cache:
         metadata = item["metadata"]
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         place = (metadata.get("namespace", ""), metadata["name"])
-        if uid in self._gone:
+        if uid in self._gone and not self._is_back(uid, version):
             return False
         if self._keep is not None and not self._keep(item):
             return self._drop(place, uid, for_good=False)
@@ -158,9 +159,10 @@ class Cache:
             self.telling_own = False
         return True
 
-    def forget(self, namespace: str, name: str, uid: str) -> bool:
-        """The object with this uid is gone for good."""
-        return self._drop((namespace, name), uid)
+    def forget(self, namespace: str, name: str, uid: str, *, version: str = "") -> bool:
+        """The object with this uid is gone. For good, unless `version` says when: what is watched by a label may
+        leave and come back, and is then younger."""
+        return self._drop((namespace, name), uid, version=version)
 
     def replace(self, items: Mapping[tuple[str, str], str], version: str) -> None:
         """A full list has been folded: drop what it lacks. `items` maps place to uid.
@@ -169,7 +171,7 @@ class Cache:
         """
         for place, stored in list(self._stored.items()):
             if items.get(place) != stored.uid and not newer(stored.version, version):
-                self._drop(place, stored.uid)
+                self._drop(place, stored.uid, version=version)
         self.synced = True
 
     def _put(self, place: tuple[str, str], stored: _Stored) -> None:
@@ -183,9 +185,17 @@ class Cache:
         for index, key in stored.marks:
             self._indexes[index].setdefault(key, set()).add(place)
 
-    def _drop(self, place: tuple[str, str], uid: str, *, for_good: bool = True) -> bool:
-        if uid and for_good:
-            self._gone[uid] = None
+    def _is_back(self, uid: str, version: str) -> bool:
+        """Whether this is news of an object that left: nothing is younger than the end of one that is deleted."""
+        left = self._gone[uid]
+        if not (left.isdecimal() and version.isdecimal() and newer(version, left)):
+            return False
+        del self._gone[uid]
+        return True
+
+    def _drop(self, place: tuple[str, str], uid: str, *, for_good: bool = True, version: str = "") -> bool:
+        if uid and for_good and self._gone.get(uid) != "":
+            self._gone[uid] = version
             if len(self._gone) > TOMBSTONES:
                 self._gone.popitem(last=False)
         known = self._stored.get(place)

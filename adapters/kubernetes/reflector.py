@@ -156,7 +156,8 @@ class Reflector:
                 metadata = event.object.get("metadata") or {}
                 version = metadata.get("resourceVersion") or ""
                 if event.kind == "DELETED":
-                    self._cache.forget(metadata.get("namespace", ""), metadata["name"], metadata.get("uid", ""))
+                    place = metadata.get("namespace", ""), metadata["name"]
+                    self._cache.forget(*place, metadata.get("uid", ""), version=version)
                 elif event.kind in ("ADDED", "MODIFIED"):
                     self._cache.fold(event.object)
                 if version:

@@ -53,6 +53,22 @@ def test_what_is_gone_does_not_come_back() -> None:
     assert cache.by_uid(o.UID) is None
 
 
+def test_what_left_a_watched_label_may_come_back_and_old_news_of_it_may_not() -> None:
+    """A content whose managed-by label goes to another node and back: it leaves like one that is deleted."""
+    cache = Cache(trim.whole)
+    cache.fold(o.snapshot(metadata__resourceVersion="5"))
+    assert cache.forget("apps", "one", o.UID, version="8")
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="7")), "the late answer to a write of ours"
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="8"))
+    assert cache.fold(o.snapshot(metadata__resourceVersion="9"))
+    cache.replace({}, "12")
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="11"))
+    assert cache.fold(o.snapshot(metadata__resourceVersion="13"))
+    assert cache.forget("apps", "one", o.UID)
+    assert not cache.forget("apps", "one", o.UID, version="14")
+    assert not cache.fold(o.snapshot(metadata__resourceVersion="99")), "a 404 is the end"
+
+
 def test_taking_the_last_finalizer_off_a_deleted_object_is_its_end() -> None:
     cache = Cache(trim.whole)
     cache.fold(o.snapshot(metadata__deletionTimestamp="t"))
