@@ -8,6 +8,7 @@ import signal
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.bed import build, fixtures, journal, process
@@ -28,6 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Before anything is imported, and for the programs that tests start: nobody changes what a cache has given to all.
 os.environ["SNAPBRIDGE_VERIFY_CACHE"] = "1"
+
+# A run of CI tries the same examples each time; every other run, and `make nightly`, looks for new ones.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    hypothesis.settings.load_profile("ci")
 
 _journal = journal.Journal()
 _kept: list[Path] = []
