@@ -76,6 +76,8 @@ class Ownership:
         """Set where replicas share the work."""
         self.cluster_lease = True
         """Whether the cluster half's lease is in our way too: not for a driver half, which works beside it."""
+        self.lease: Callable[[str], str] = lease_name
+        """What the leases of the others are called."""
         self.lease_namespace = ""
         """Where to look when the leases of the whole cluster may not be read; empty for nowhere else."""
 
@@ -111,7 +113,7 @@ class Ownership:
             if reason:
                 found.append((driver, True, f"delegated: {reason.partition('; ')[0]}"))
             elif not self._chosen(driver):
-                missing = f"no live lease {lease_name(driver)} shows who acts for it"
+                missing = f"no live lease {self.lease(driver)} shows who acts for it"
                 found.append((driver, False, f"delegated: not served here, and {missing}"))
         return found
 
@@ -146,7 +148,7 @@ class Ownership:
         live: dict[str, str] = {}
         drivers = ("", *sorted(self._seen)) if self.cluster_lease else tuple(sorted(self._seen))
         for driver in drivers:
-            holder = await self._live_holder(lease_name(driver))
+            holder = await self._live_holder(self.lease(driver))
             if holder:
                 live[driver] = holder
         for driver in live.keys() - self._leases.keys():
@@ -210,7 +212,7 @@ class Ownership:
     def _reason(self, driver: str) -> str:
         for held in ("", driver):
             if held in self._leases:
-                lease, holder = lease_name(held), self._leases[held]
+                lease, holder = self.lease(held), self._leases[held]
                 who = f"driver {driver or '(any)'}"
                 return f"{who}: another controller holds the lease {lease} ({holder}); stop it first"
         if self._foreign_until.get(driver, 0.0) > self._clock.now():

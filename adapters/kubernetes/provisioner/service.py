@@ -13,6 +13,7 @@ from adapters.kubernetes.decide import provision, topology
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.metrics import UpstreamMetrics
+from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.provisioner.holds import Holds
 from adapters.kubernetes.provisioner.making import Making
@@ -25,10 +26,13 @@ from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.writer import Writer, always
 from bridge.model.plugin import Capability
+from bridge.ports.clock import Clock
 from bridge.ports.loop import Loop, RetrySchedule, Turn
 from bridge.ports.role import RoleSurroundings
 
 CATCH_UP_SECONDS = 120.0
+EVERYTHING = "everything"
+"""What is turned away while another provisioner's lease is live, and looked at when that ends."""
 OPTIONAL = (names.SNAPSHOTS, names.GRANTS)
 """Kinds that a cluster may lack, or that an older role may not watch: claims without them are served all the same."""
 OPTIONAL_SECONDS = 60.0
@@ -48,20 +52,31 @@ class Wanted:
     """0: no sweep."""
 
 
+def lease_name(driver: str) -> str:
+    """The lease of upstream's provisioner: the driver's name, with dashes for what a name may not have."""
+    name = re.sub(r"[^a-zA-Z0-9-]", "-", driver)
+    return f"{name}X" if name.endswith("-") else name
+
+
 class Election(election.Election):
-    """Stands for the lease of upstream's provisioner: the driver's name, with dashes for what a name may not have."""
+    """Stands for the lease of upstream's provisioner."""
 
     def lease(self, driver: str) -> str:
         """See the base class."""
-        name = re.sub(r"[^a-zA-Z0-9-]", "-", driver)
-        return f"{name}X" if name.endswith("-") else name
+        return lease_name(driver)
 
 
 class Provisioner:
     """The parts and their tasks."""
 
     def __init__(
-        self, client: Client, lent: RoleSurroundings, wanted: Wanted, stand: election.Election | None
+        self,
+        client: Client,
+        lent: RoleSurroundings,
+        wanted: Wanted,
+        *,
+        stand: election.Election | None,
+        ownership: Ownership,
     ) -> None:
         driver = wanted.options.driver
         upstream = UpstreamMetrics(lent.meters)
@@ -70,10 +85,14 @@ class Provisioner:
             upstream.watch_leases(stand.held)
         self._client = client
         self._election = stand
+        self._ownership = ownership
         self._sweep_seconds = wanted.sweep_seconds
         self._clock = lent.clock
         self.scene = Scene(driver, _extent(lent, wanted))
-        parts = _parts(client, self.scene, lent, wanted, stand)
+        parts = dataclasses.replace(
+            _parts(client, self.scene, lent, wanted, stand),
+            why_not=lambda: "" if ownership.ours(driver, EVERYTHING) else ownership.why_not(driver),
+        )
         holds = Holds(parts)
         identity = f"{int(lent.clock.now() * 1000)}-{lent.mint()[:4]}-{driver}"
         self._making = Making(parts, holds, wanted.options, wanted.rules, identity=identity)
@@ -111,6 +130,8 @@ class Provisioner:
         """Empty when it serves."""
         needed = [resource for resource in self._reflectors if resource not in OPTIONAL]
         reasons = [sentence for resource in needed if (sentence := self._reflectors[resource].sentence)]
+        if not reasons and self._ownership.sentence():
+            reasons = [self._ownership.sentence()]
         if self._election is not None and self._election.trouble():
             reasons.append(self._election.trouble())
         return "; ".join(reasons)
@@ -125,6 +146,7 @@ class Provisioner:
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors.values():
                     group.create_task(reflector.run(), name=f"watch-{reflector.plural}")
+                group.create_task(self._ownership.run(lambda _everything: self._on_synced()), name="leases")
                 if self._election is not None:
                     group.create_task(self._election.run(self._catch_up, self._on_synced), name="lease")
         finally:
@@ -179,7 +201,6 @@ def _parts(
         meters=Meters(lent.meters),
         retry=wanted.retry,
         slow_seconds=wanted.slow_seconds,
-        why_not=(lambda: stand.why_not(driver)) if stand is not None else lambda: "",
     )
 
 
@@ -203,4 +224,23 @@ async def build(settings: Settings, lent: RoleSurroundings, wanted: Wanted) -> P
         stand = await election.stand(
             settings, lent.clock, scope=Scope.DRIVERS, drivers=lambda: (driver,), kind=Election
         )
-    return Provisioner(client, lent, wanted, stand)
+    return Provisioner(
+        client, lent, wanted, stand=stand, ownership=own(settings, client, lent.clock, driver, stand=stand)
+    )
+
+
+def own(
+    settings: Settings, client: Client, clock: Clock, driver: str, *, stand: election.Election | None
+) -> Ownership:
+    """Looks whether another provisioner's lease for the driver is live, wherever it is."""
+    found = Ownership(
+        client,
+        clock,
+        drivers=(driver,),
+        serves=None,
+        check_seconds=settings.lease_check_seconds,
+        quiet_seconds=0.0,
+    )
+    found.lease, found.cluster_lease, found.election = lease_name, False, stand
+    found.lease_namespace = election.namespace(settings.lease_namespace, settings.service_account_dir)
+    return found

@@ -6,6 +6,7 @@ The plugin lives in the test and keeps state; the API server and the controller 
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,27 @@ async def test_a_volume_gets_its_secret_and_is_not_deleted_while_it_is_attached(
     assert backend.deletion_secrets[handle] == {"token": "t0k3n"}
     assert handle not in backend.volumes()
     await asyncio.to_thread(admin.kubectl, "delete", "storageclass", klass)
+
+
+async def test_another_provisioners_live_lease_is_respected_without_leader_election_too(
+    control_plane: controlplane.ControlPlane, backend: Backend, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    admin, name = control_plane.admin, "test-csi-example"
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "theirs", "leaseDurationSeconds": 3600, "renewTime": now, "acquireTime": now}
+    metadata = {"name": name, "namespace": namespace}
+    await cluster.apply({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
+    async with running(control_plane, tmp_path):
+        await cluster.apply(claim(namespace, "late", CLASS))
+        await asyncio.sleep(2.0)
+        assert not backend.asked
+        item = await cluster.claim("late")
+        assert item is not None
+        assert "snapbridge.dev/provisioning" not in (item["metadata"].get("finalizers") or ())
+        await asyncio.to_thread(admin.request, "DELETE", path)
+        await cluster.bound("late")
+    assert len(backend.asked["late"]) == 1
 
 
 GRANTS = "gateway.networking.k8s.io"

@@ -74,8 +74,10 @@ def mortal(plane: controlplane.ControlPlane, folder: Path, *, at: int, after: bo
         await lent.sink.ensure_socket("plugin", str(folder / "csi.sock"))
         while not lent.plugins.view(stand.DRIVER).healthy:
             await lent.clock.sleep(0.02)
-        client = Mortal(await connection.open_connection(upstream.settings(given)), at=at, after=after)
-        running = service.Provisioner(client, lent, wanted, None)
+        settings = upstream.settings(given)
+        client = Mortal(await connection.open_connection(settings), at=at, after=after)
+        ownership = service.own(settings, client, lent.clock, stand.DRIVER, stand=None)
+        running = service.Provisioner(client, lent, wanted, stand=None, ownership=ownership)
         return Role(loops=running.loops, tasks=running.tasks(), ready=running.ready)
 
     return RolePlan(name="mortal", start=start, shutdown_seconds=0.1)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from adapters.kubernetes import names, trim
 from adapters.kubernetes.cache import Cache
-from adapters.kubernetes.client import Client
+from adapters.kubernetes.client import PAGE_SIZE, Client
 from adapters.kubernetes.problem import ApiError
 from adapters.kubernetes.reflector import Pace, Reflector
 from bridge.model.failure import UnavailableError
@@ -154,7 +154,7 @@ async def test_pages_are_followed_and_an_expired_token_starts_anew(tmp_path: Pat
                 return rogues.status(410, "Expired")
             metadata = {"resourceVersion": "7"} | ({} if token else {"continue": "more"})
             item = {"metadata": {"name": name, "namespace": "x", "uid": name, "resourceVersion": "3"}}
-            assert request.query["limit"] == "500"
+            assert request.query["limit"] == str(PAGE_SIZE)
             return web.json_response({"metadata": metadata, "items": [item]})
 
         rogue.on_list = pages
