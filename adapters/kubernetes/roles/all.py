@@ -45,7 +45,7 @@ def plan(given: Given) -> RolePlan:
         return Role(
             joined=(cluster.joined(),),
             workers=given.whole("worker-threads"),
-            resync_seconds=given.number("resync-period"),
+            resync_seconds=upstream.resync_seconds(given),
             retry=upstream.Doubling(given),
         )
 

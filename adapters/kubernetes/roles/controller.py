@@ -70,7 +70,7 @@ def plan(given: Given) -> RolePlan:
             client,
             make_queue,
             lent.clock,
-            Ways(rules, groups, pace, resync_seconds=given.number("resync-period")),
+            Ways(rules, groups, pace, resync_seconds=upstream.resync_seconds(given)),
         )
         if settings.leader_election:
             standing = await election.stand(settings, lent.clock, scope=Scope.CLUSTER)

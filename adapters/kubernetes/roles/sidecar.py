@@ -79,7 +79,7 @@ def plan(given: Given) -> RolePlan:
         return Role(
             joined=(joined,),
             workers=given.whole("worker-threads"),
-            resync_seconds=given.number("resync-period"),
+            resync_seconds=upstream.resync_seconds(given),
             retry=upstream.Doubling(given),
             pages={"/healthz/leader-election": half.leader_page},
         )

@@ -6,6 +6,8 @@ from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.settings import MOST_PREFIX, MOST_UUID, Settings
 from bridge.model.failure import InvalidError
 
+NEVER_SECONDS = 10 * 365 * 86400.0
+
 LOGGING = (
     Flag("v", Kind.WHOLE, 2, "Log verbosity; 5 and more logs every plugin call"),
     *(
@@ -47,7 +49,7 @@ WORK = (
     Flag("worker-threads", Kind.WHOLE, 10, "Objects that are worked on at once"),
     Flag("retry-interval-start", Kind.DURATION, 1.0, "First pause after an error; it doubles"),
     Flag("retry-interval-max", Kind.DURATION, 300.0, "Longest pause after errors"),
-    Flag("resync-period", Kind.DURATION, 900.0, "How often everything is looked at anew"),
+    Flag("resync-period", Kind.DURATION, 900.0, "How often everything is looked at anew; 0 is never"),
 )
 LEADER = (
     Flag("leader-election", Kind.TRUTH, False, "Act only while the lease is ours: needed for several replicas"),
@@ -93,7 +95,11 @@ def name_parts(given: Given, kind: str) -> tuple[str, int]:
 
 
 def settings(given: Given, **more: object) -> Settings:
-    """The cluster's settings from CLIENT and LEADER. `more` are further fields. ValueError names a bad one."""
+    """The cluster's settings from CLIENT and LEADER. `more` are further fields. ValueError names a bad one.
+
+    InvalidError: a flag of WORK with which no work could be done, or which would be done without a pause.
+    """
+    _check_work(given)
     fields: dict[str, object] = {
         "kubeconfig": given.text("kubeconfig"),
         "in_cluster": not given.text("kubeconfig"),
@@ -107,6 +113,22 @@ def settings(given: Given, **more: object) -> Settings:
         **more,
     }
     return Settings.model_validate(fields)
+
+
+def _check_work(given: Given) -> None:
+    for name, hint in (
+        ("worker-threads", "Give 1 or more"),
+        ("retry-interval-start", "Give a duration above 0, such as 1s"),
+        ("retry-interval-max", "Give a duration above 0, such as 5m"),
+        ("timeout", "Give a duration above 0, such as 60s"),
+    ):
+        if name in given.values and given.number(name) <= 0:
+            raise InvalidError(f"{given.number(name):g} is too little", field=f"--{name}", hint=hint)
+
+
+def resync_seconds(given: Given) -> float:
+    """How often everything is looked at; a period of 0 is never, as upstream reads it."""
+    return given.number("resync-period") or NEVER_SECONDS
 
 
 def log_level(given: Given) -> str:

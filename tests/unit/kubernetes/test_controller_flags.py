@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.kubernetes import flags
+from adapters.kubernetes.roles import controller, upstream_flags
 from adapters.kubernetes.roles.table import Table
 from bridge.model.failure import InvalidError
 from bridge.ports.role import RolePlan
@@ -49,6 +51,10 @@ def test_version_and_help_are_answers() -> None:
         ("--worker-thread=3", "--worker-thread", "Did you mean --worker-threads?"),
         ("--csi-address=/csi.sock", "--csi-address", "Did you mean --skip-headers?"),
         ("--feature-gates=CSIVolumeGroupSnapshott=true", "--feature-gates", "Did you mean CSIVolumeGroupSnapshot?"),
+        ("--worker-threads=0", "--worker-threads", "Give 1 or more"),
+        ("--worker-threads=-3", "--worker-threads", "Give 1 or more"),
+        ("--retry-interval-start=0", "--retry-interval-start", "Give a duration above 0, such as 1s"),
+        ("--retry-interval-max=0s", "--retry-interval-max", "Give a duration above 0, such as 5m"),
         ("--resync-period=soon", "--resync-period", "Give a duration such as 15s or 1m30s"),
     ],
 )
@@ -56,3 +62,16 @@ def test_what_is_refused(flag: str, field: str, hint: str) -> None:
     with pytest.raises(InvalidError) as caught:
         Table().plan("controller", [flag])
     assert (caught.value.field, caught.value.hint) == (field, hint)
+
+
+@pytest.mark.parametrize("role", ["all", "sidecar", "provisioner"])
+def test_a_plugin_call_needs_time(role: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        Table().plan(role, ["--timeout=0"])
+    assert caught.value.field == "--timeout"
+
+
+def test_a_resync_period_of_zero_is_never_and_not_all_the_time() -> None:
+    given = flags.parse(controller.FLAGS, ["--resync-period=0"])
+    assert upstream_flags.resync_seconds(given) == upstream_flags.NEVER_SECONDS
+    assert upstream_flags.resync_seconds(flags.parse(controller.FLAGS, [])) == 900.0
