@@ -136,8 +136,7 @@ class GroupContents:
         if not self._groups.synced:
             return
         for content in self._groups.contents.all():
-            marked = names.BEING_CREATED in (content["metadata"].get("annotations") or {})
-            if marked or is_deleting(content):
+            if shape.may_be_under_way(content) or is_deleting(content):
                 yield group_key(self._cluster, content_uid(content))
 
     def begin_term(self) -> None:

@@ -122,6 +122,21 @@ def with_note(content: Object, record: GroupRecord) -> Object | None:
     return {**held, "metadata": {**held["metadata"], "annotations": notes}}
 
 
+def may_be_under_way(content: Object) -> bool:
+    """Whether a create may have been sent for it and its outcome is not known: its note is open.
+
+    Upstream's sidecar takes its mark off after errors that it counts as final; our note stands. A status that says
+    nothing at all is what a sidecar leaves when it has deleted the group.
+    """
+    status = content.get("status")
+    if (status or {}).get("volumeGroupSnapshotHandle"):
+        return False
+    if names.BEING_CREATED in (content["metadata"].get("annotations") or {}):
+        return True
+    emptied = status is not None and not status.get("error") and status.get("readyToUse") is None
+    return not emptied and _intent(content) is not None
+
+
 def with_status(content: Object, record: GroupRecord, now: float) -> Object | None:
     """The content with its status as the record wants it; None when nothing changes."""
     if record.deleted:
@@ -157,7 +172,6 @@ def record_of(facts: GroupFacts, content: Object, memory: shape.Memory | None) -
     own = memory or shape.Memory(failure=_failure_of(status))
     if note is not None and own.unsure:
         note = dataclasses.replace(note, unsure=True)
-    marked = names.BEING_CREATED in (content["metadata"].get("annotations") or {})
     cut_at = seconds_of(status.get("creationTime"))
     members = members_of(content)
     return GroupRecord(
@@ -167,7 +181,7 @@ def record_of(facts: GroupFacts, content: Object, memory: shape.Memory | None) -
         policy=policy_of(spec),
         secrets=dataclasses.replace(translate.annotated_secrets(content), inspect=_inspect_secret(facts, content)),
         note=note,
-        note_open=marked and note is not None and not handle,
+        note_open=may_be_under_way(content) and note is not None and not handle,
         handle=handle,
         members=members,
         ready=bool(status.get("readyToUse")) and bool(handle),
@@ -246,7 +260,8 @@ def _intent_text(note: GroupNote, inspect: SecretRef) -> str:
 
 def _intent(content: Object) -> Object | None:
     text = (content["metadata"].get("annotations") or {}).get(single.INTENT)
-    if not text:
+    if not text or not path(content, "spec", "source", "volumeHandles"):
+        # One that was made anew by handle (as backup tools do) may carry the notes of the one that was cut.
         return None
     try:
         value = orjson.loads(text)
