@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.settings import MOST_PREFIX, MOST_UUID, Settings
 from bridge.model.failure import InvalidError
@@ -95,9 +101,9 @@ def name_parts(given: Given, kind: str) -> tuple[str, int]:
 
 
 def settings(given: Given, **more: object) -> Settings:
-    """The cluster's settings from CLIENT and LEADER. `more` are further fields. ValueError names a bad one.
+    """The cluster's settings from CLIENT and LEADER. `more` are further fields.
 
-    InvalidError: a flag of WORK with which no work could be done, or which would be done without a pause.
+    InvalidError names a bad flag: out of its bounds, or one of WORK with which nothing or all without a pause is done.
     """
     _check_work(given)
     fields: dict[str, object] = {
@@ -112,7 +118,29 @@ def settings(given: Given, **more: object) -> Settings:
         "retry_seconds": given.number("leader-election-retry-period"),
         **more,
     }
-    return Settings.model_validate(fields)
+    try:
+        return Settings.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise _in_flags(error.errors()[0]) from None
+
+
+_FLAGS = {
+    "api_qps": "kube-api-qps",
+    "api_burst": "kube-api-burst",
+    "lease_namespace": "leader-election-namespace",
+    "lease_seconds": "leader-election-lease-duration",
+    "renew_deadline_seconds": "leader-election-renew-deadline",
+    "retry_seconds": "leader-election-retry-period",
+}
+
+
+def _in_flags(error: Mapping[str, Any]) -> InvalidError:
+    """The settings' complaint in the words of the command line."""
+    where = error["loc"][0] if error["loc"] else ""
+    text = str(error["msg"]).removeprefix("Value error, ")
+    for field, flag in _FLAGS.items():
+        text = re.sub(rf"\b{field}\b", f"--{flag}", text)
+    return InvalidError(text, field=f"--{_FLAGS[where]}" if where in _FLAGS else str(where))
 
 
 def _check_work(given: Given) -> None:

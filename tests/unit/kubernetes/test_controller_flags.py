@@ -75,3 +75,24 @@ def test_a_resync_period_of_zero_is_never_and_not_all_the_time() -> None:
     given = flags.parse(controller.FLAGS, ["--resync-period=0"])
     assert upstream_flags.resync_seconds(given) == upstream_flags.NEVER_SECONDS
     assert upstream_flags.resync_seconds(flags.parse(controller.FLAGS, [])) == 900.0
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "text"),
+    [
+        (["--kube-api-qps=-5"], "--kube-api-qps", "greater than or equal to 0"),
+        (["--leader-election-lease-duration=0"], "--leader-election-lease-duration", "greater than or equal to 1"),
+        (
+            ["--leader-election-lease-duration=5s", "--leader-election-renew-deadline=10s"],
+            "",
+            "must grow: --leader-election-retry-period, --leader-election-renew-deadline, "
+            "--leader-election-lease-duration",
+        ),
+    ],
+)
+def test_a_complaint_is_about_the_flag_that_was_given(words: list[str], field: str, text: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        Table().plan("controller", words)
+    assert caught.value.field == field
+    assert text in caught.value.message
+    assert "pydantic" not in str(caught.value)
