@@ -103,7 +103,7 @@ def name_parts(given: Given, kind: str) -> tuple[str, int]:
 def settings(given: Given, **more: object) -> Settings:
     """The cluster's settings from CLIENT and LEADER. `more` are further fields.
 
-    InvalidError names a bad flag: out of its bounds, or one of WORK with which nothing or all without a pause is done.
+    InvalidError names a bad flag: out of bounds, or one of WORK with which nothing, or all without a pause, is done.
     """
     _check_work(given)
     fields: dict[str, object] = {
