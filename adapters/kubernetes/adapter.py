@@ -144,7 +144,6 @@ class Cluster:
                 for reflector in self._reflectors:
                     group.create_task(reflector.run(), name=f"{self.cluster}-{reflector.plural}")
                 group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name=f"{self.cluster}-leases")
-                group.create_task(self.ledger.marks.run(), name=f"{self.cluster}-marks")
                 group.create_task(self.requests.claims.run(), name=f"{self.cluster}-claims")
                 if self.election is not None:
                     run_election = self.election.run(self._catch_up, self._on_synced)

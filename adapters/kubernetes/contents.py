@@ -13,7 +13,6 @@ from typing import Any
 from adapters.kubernetes import names, shape, translate
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import Facts, is_bound, is_deleting, path
-from adapters.kubernetes.marks import Marks
 from adapters.kubernetes.world import World, content_uid
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import ConflictError, InvalidError, NotSyncedError
@@ -31,9 +30,6 @@ EARLIER_TERM = "earlier-term"
 class Contents:
     """The `Ledger` port."""
 
-    MARKS_AT_ONCE = False
-    """Whether upstream's mark is set before the call, for another half that may be upstream's."""
-
     def __init__(self, cluster: str, world: World, writer: Writer, events: Events, clock: Clock) -> None:
         self._cluster = cluster
         self._world = world
@@ -46,7 +42,6 @@ class Contents:
         self._earlier: set[str] = set()
         """Uids whose note is from an earlier term of ours: others may have acted under it meanwhile."""
         self._term = 0
-        self.marks = Marks(world, writer)
         world.contents.listen(self._on_content)
 
     async def load(self, key: Key) -> Record | None:
@@ -69,20 +64,14 @@ class Contents:
                 if translate.policy_of(content["spec"]) is DeletionPolicy.DELETE:
                     # Only the object goes of one that is kept: that must be true anew at each look.
                     self._memories[key.uid] = memory
-        record = shape.record_of(facts, content, memory)
-        if record.note_open:
-            self.marks.opened(content)
-        return self._of_this_term(key.uid, record)
+        return self._of_this_term(key.uid, shape.record_of(facts, content, memory))
 
     async def save(self, key: Key, record: Record) -> Record:
         """Write what changed, with preconditions; what only this process needs is kept in memory."""
         if not record.version:
             return await self._begin(key, record)
         facts, content = self._find(key)
-        if content is not None:
-            await self.marks.still(content["metadata"]["name"])
-            facts, content = self._find(key)
-        if facts is None or content is None or not self._is_version(content, record.version):
+        if facts is None or content is None or self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         self._keep(key.uid, record)
         if record.note_open:
@@ -92,7 +81,6 @@ class Contents:
             answer = await self._writer.put(names.CONTENTS, status, status=True, own=True)
             content = {**answer, "metadata": _without_managed_fields(answer["metadata"])}
         if not record.note_open:
-            self.marks.settled(content["metadata"]["name"])
             content = await self._write_note(content, record)
         return dataclasses.replace(record, version=self._version(content))
 
@@ -127,7 +115,7 @@ class Contents:
         if facts is None or content is None:
             self._memories.pop(key.uid, None)
             return
-        if not self._is_version(content, record.version):
+        if self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         if not is_deleting(content):
             if record.handle and not record.deleted:
@@ -177,7 +165,7 @@ class Contents:
 
     def _current(self, key: Key, record: Record) -> Object:
         facts, content = self._find(key)
-        if facts is None or content is None or not self._is_version(content, record.version):
+        if facts is None or content is None or self._version(content) != record.version:
             raise ConflictError(f"the content of {key} has changed meanwhile")
         return content
 
@@ -202,7 +190,7 @@ class Contents:
         return dataclasses.replace(record, version=self._version(answer))
 
     async def _write_note(self, content: Object, record: Record) -> Object:
-        noted = shape.with_note(content, record, mark=self.MARKS_AT_ONCE or record.failure is not None)
+        noted = shape.with_note(content, record)
         if noted is None:
             return content
         if len(str(noted["metadata"]["annotations"])) > 200_000:
@@ -213,14 +201,6 @@ class Contents:
     def _version(self, content: Object) -> str:
         version = str(content["metadata"]["resourceVersion"])
         return f"{version}@{self._term}" if self._term else version
-
-    def _is_version(self, content: Object, version: str) -> bool:
-        """Whether a record of this version is true of the content as it is now; upstream's mark changes no record."""
-        if self._version(content) == version:
-            return True
-        metadata = content["metadata"]
-        before = self.marks.version_before(metadata["name"], metadata["resourceVersion"])
-        return bool(before) and self._version({"metadata": {"resourceVersion": before}}) == version
 
     def _of_this_term(self, uid: str, record: Record) -> Record:
         record = dataclasses.replace(record, version=f"{record.version}@{self._term}") if self._term else record
@@ -254,7 +234,6 @@ class Contents:
     def _on_content(self, before: Object | None, after: Object | None) -> None:
         if after is None and before is not None:
             self._erased.discard(before["metadata"]["uid"])
-            self.marks.settled(before["metadata"]["name"])
             for known in (self._noted, self._earlier):
                 known.discard(content_uid(before))
             self._memories.pop(content_uid(before), None)

@@ -124,6 +124,9 @@ class SnapshotRequests:
         elif news.reason:
             await self._events.tell(snapshot, news.reason, news.message)
         if told.state is SnapshotState.READY:
+            tidied = shape.tidied(own) if own is not None else None
+            if tidied is not None:
+                await self._writer.put(names.CONTENTS, tidied)
             await self._drop_claim(request, snapshot)
 
     async def _tell_of_content(self, request: SnapshotRequest, told: SnapshotStatus) -> None:

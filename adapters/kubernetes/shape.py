@@ -1,8 +1,7 @@
 """Content object <-> record. Pure: it builds and reads objects, and writes none.
 
-The content is the record: handle and readiness in its status, the open note in an annotation of ours (all that an
-identical repeat needs), the policy in its spec. A handle in the status settles the note. Upstream's mark of a create
-under way is set for upstream's sake only, by `marks.py`, when a create takes long (docs/decisions/0008-marks.md).
+The content is the record: handle and readiness in its status, the open note in two annotations (upstream's mark, and
+ours with all that an identical repeat needs), the policy in its spec. A handle in the status settles the note.
 """
 
 from __future__ import annotations
@@ -173,19 +172,18 @@ def class_name(facts: Facts) -> str:
     return str(klass["metadata"]["name"])
 
 
-def with_note(content: Object, record: Record, *, mark: bool = False) -> Object | None:
+def with_note(content: Object, record: Record) -> Object | None:
     """The content with its marks as the record wants them; None when they are so already.
 
-    The handle settles a note, so it is not taken off for that alone: it goes with the next write there is.
-    `mark`: upstream's mark goes onto an open one at once, because the other half may be upstream's.
+    Upstream's mark stands beside our note from its first instant: whoever is started in our place must not take the
+    content for one without a snapshot (docs/decisions/0008-marks.md).
     """
     notes = dict(content["metadata"].get("annotations") or {})
     before = dict(notes)
     if record.note_open and record.note is not None:
         if names.BEING_CREATED not in notes and _intent(content) is None:
             notes[names.INTENT] = _intent_text(record.note, record.secrets.inspect)
-        if mark:
-            notes[names.BEING_CREATED] = "yes"
+        notes[names.BEING_CREATED] = "yes"
     elif names.BEING_CREATED in notes or not record.handle:
         notes.pop(names.BEING_CREATED, None)
         if record.ready or record.note is None:
@@ -196,11 +194,12 @@ def with_note(content: Object, record: Record, *, mark: bool = False) -> Object 
     return {**held, "metadata": {**held["metadata"], "annotations": notes}}
 
 
-def marked(content: Object) -> Object:
-    """The content with upstream's mark, which keeps upstream from taking it for one without a snapshot."""
-    metadata = content["metadata"]
-    notes = {**(metadata.get("annotations") or {}), names.BEING_CREATED: "yes"}
-    return {**content, "metadata": {**metadata, "annotations": notes}}
+def tidied(content: Object) -> Object | None:
+    """A ready content without the mark that a crash left: upstream would not let it go. None when it has none."""
+    notes = dict(content["metadata"].get("annotations") or {})
+    if notes.pop(names.BEING_CREATED, None) is None:
+        return None
+    return {**content, "metadata": {**content["metadata"], "annotations": notes}}
 
 
 def may_be_under_way(content: Object) -> bool:

@@ -32,8 +32,6 @@ tells of a change. Longer than the looks at a plugin that is down, so that those
 class ContentRecords(Contents):
     """What differs from a ledger that makes its contents itself."""
 
-    MARKS_AT_ONCE = True
-
     def __init__(self, cluster: str, world: DriverWorld, writer: Writer, events: Events, clock: Clock) -> None:
         super().__init__(cluster, world, writer, events, clock)
         self._confirmed: dict[str, float] = {}

@@ -75,7 +75,9 @@ class ContentRequests:
             if status.reason == "in use":
                 await self._events.warn(content, "SnapshotDeleteError", status.message)
             elif status.state is SnapshotState.READY:
-                await self._tidy(content)
+                tidied = shape.tidied(content)
+                if tidied is not None:
+                    await self._writer.put(names.CONTENTS, tidied)
             return
         if status.failure.code in driver_half.GATE_CODES:
             return
@@ -90,13 +92,6 @@ class ContentRequests:
         """The contents that need work or may need it: a ready one wants nothing until it changes."""
         for uid in self._world.open_uids():
             yield snapshot_key(self._cluster, uid)
-
-    async def _tidy(self, content: Object) -> None:
-        """Take upstream's mark off a ready content: a crash left it, and upstream would not let that content go."""
-        notes = dict(content["metadata"].get("annotations") or {})
-        if notes.pop(names.BEING_CREATED, None) is not None:
-            metadata = {**content["metadata"], "annotations": notes}
-            await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
 
 
 def without_finalizer(content: Object) -> Object:

@@ -69,8 +69,7 @@ class Creating:
         assert stages.CLAIM in finalizers(stage.live("claims", claim.name))
         if stage.kind.ours_decides:
             assert stages.CONTENT_BOUND in finalizers(content)
-        # Merged, our own note says it, and upstream's mark is for cuts that take long (docs/decisions/0008-marks.md).
-        assert (stages.INTENT if stage.kind.merged else stages.BEING_CREATED) in notes(content)
+        assert stages.BEING_CREATED in notes(content)
         assert stages.AS_SOURCE in finalizers(snapshot)
         found = stage.until_ready(name)
         assert stages.AS_SOURCE in finalizers(found)
