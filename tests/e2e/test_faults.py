@@ -111,7 +111,10 @@ async def test_a_busy_a_slow_and_a_lying_driver(stand: Stand) -> None:
         stand.plain.at_create(volume, fault)
         await stand.door.ask(name, volume)
         told = await doors.until_ready(stand.door, name)
-        assert told.cut_at == ""
+        if isinstance(stand.door, doors.KubernetesDoor):
+            assert told.cut_at[:2] == "20", "upstream's clients need a time: that of the first sight, not 1970"
+        else:
+            assert told.cut_at == ""
         await stand.away(name)
 
     async def told_twice() -> None:
