@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 TRIES = 5
 """A claim has many writers, so a conflict is met here instead of by a whole new pass."""
+GOODBYE_SECONDS = 3.0
 LINGER_SECONDS = 1.0
 """For how long a hold stays after the last snapshot that needed it."""
 
@@ -61,6 +62,7 @@ class ClaimHolds:
                     self._any.clear()
         finally:
             self._lingers = False
+            await self._say_goodbye()
 
     async def take(self, namespace: str, name: str) -> None:
         """Hold the claim. A claim that is missing or being deleted is left as it is."""
@@ -93,6 +95,13 @@ class ClaimHolds:
                 "a claim could not be let go; again soon", extra={"claim": "/".join(place), "error": str(error)}
             )
             self._due.setdefault(place, asyncio.get_running_loop().time() + self.linger_seconds)
+
+    async def _say_goodbye(self) -> None:
+        """At the stop what lingers is let go at once: nobody may be there to do it later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                for place in list(self._due):
+                    await self._drop_due(place)
 
     def _is_held(self, namespace: str, name: str) -> bool:
         claim = self._world.claims.get(namespace, name)

@@ -108,3 +108,11 @@ async def test_another_snapshot_that_needs_it_keeps_it() -> None:
         await made.drop_later(*PLACE, "a")
         await asyncio.sleep(0.15)
         assert writes.holds == [True]
+
+
+async def test_at_the_stop_what_lingers_is_let_go_at_once() -> None:
+    async with holds() as (made, writes):
+        made.linger_seconds = 60.0
+        await made.take(*PLACE)
+        await made.drop_later(*PLACE, "a")
+    assert writes.holds == [True, False]
