@@ -74,7 +74,7 @@ def test_a_pod_of_the_manifests_serves_snapshots_and_resumes_after_a_crash(
 
     driver.process.pause()
     admin.apply(claims.snapshot(namespace, "two", "data"))
-    claims.until("begun", lambda: len(claims.contents(admin)) == 2)
+    claims.until("begun", lambda: len(claims.contents(admin, namespace)) == 2)
     first = container(node)["containerID"].removeprefix("containerd://")
     node.containerd.ctr("tasks", "kill", "--signal=SIGKILL", first)
     driver.process.resume()
@@ -149,7 +149,7 @@ def test_pods_of_all_roles_register_a_driver_and_cut_on_its_node(node: Node, nam
         admin.apply([volume_object, claim])
         admin.apply(claims.snapshot(namespace, "one", "data"))
         claims.until("ready", lambda: claims.is_ready(admin, namespace, "one"), seconds=60)
-        (content,) = claims.contents(admin)
+        (content,) = claims.contents(admin, namespace)
         assert content["metadata"]["labels"]["snapshot.storage.kubernetes.io/managed-by"] == node.name
         assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10).entries) == 1
         admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=60s", seconds=70)

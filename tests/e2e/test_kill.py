@@ -96,7 +96,7 @@ class Stand:
     async def until_gone(self, name: str) -> None:
         gone = lambda: claims.is_gone(self.plane.admin, "volumesnapshot", name, self.namespace)  # noqa: E731
         await self.until(f"{name} gone", gone)
-        await self.until("no content left", lambda: not claims.contents(self.plane.admin))
+        await self.until("no content left", lambda: not claims.contents(self.plane.admin, self.namespace))
 
     async def backend(self) -> list[str]:
         return await asyncio.to_thread(backend, self.driver)

@@ -92,7 +92,7 @@ def test_of_two_replicas_one_acts_and_the_other_finishes_what_a_crash_left(
             claims.until("all are ready", lambda: all(_status(admin, name).get("readyToUse") for name in names))
             handles = {_status(admin, name)["snapshotHandle"] for name in names}
             assert len(handles) == len(names) == len(backend(driver))
-            assert _lead(second)
+            claims.until("the second leads", lambda: _lead(second))
             assert "csi_sidecar_operations_seconds_count" in second.page("/metrics")[1]
             assert f'driver_name="{namespace}.test"' in second.page("/metrics")[1]
             for name in names:

@@ -124,7 +124,7 @@ def is_gone(admin: access.Access, kind: str, name: str, namespace: str = "") -> 
     return admin.request("GET", f"{GROUP}/{place}{kind}s/{name}")[0] == 404
 
 
-def contents(admin: access.Access) -> list[dict[str, Any]]:
-    """Every VolumeSnapshotContent."""
+def contents(admin: access.Access, namespace: str = "") -> list[dict[str, Any]]:
+    """Every VolumeSnapshotContent, or those of a namespace's VolumeSnapshots."""
     found: list[dict[str, Any]] = json.loads(admin.request("GET", f"{GROUP}/volumesnapshotcontents")[1])["items"]
-    return found
+    return [one for one in found if namespace in ("", one["spec"]["volumeSnapshotRef"].get("namespace"))]

@@ -217,13 +217,17 @@ class Stage:
         return self.calls.patch(self.path(kind, name) + (f"/{sub}" if sub else ""), body)
 
     def strip_content(self, name: str) -> None:
-        """Make a content vanish, as people do who take its finalizers off by hand."""
-        self.patch("contents", name, {"metadata": {"finalizers": None}})
+        """Make a content vanish, as people do who take its finalizers off by hand.
+
+        Upstream's controller may make another one of the same name at once.
+        """
+        uid = self.patch("contents", name, {"metadata": {"finalizers": None}})["metadata"]["uid"]
         self.delete("contents", name)
-        if self.of("contents", name) is not None:
+        gone = lambda: ((self.of("contents", name) or {}).get("metadata") or {}).get("uid") != uid  # noqa: E731
+        if not gone():
             with contextlib.suppress(calls.RefusedError):
                 self.patch("contents", name, {"metadata": {"finalizers": None}})
-        self.until_gone("contents", name)
+        self.until(f"content {name} gone", gone)
 
     def lose_volume(self, claim: Claim) -> None:
         """Make the PersistentVolume of a bound claim vanish."""

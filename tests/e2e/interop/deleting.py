@@ -56,9 +56,10 @@ class Deleting:
         content = stage.content_of(name)["metadata"]["name"]
         (handle,) = stage.backend(claim.handle)
         stage.remove(name)
+        marked = lambda: stages.BEING_DELETED in notes(stage.of("contents", content) or {"metadata": {}})  # noqa: E731
+        stage.until("its content is marked", marked)
         left = stage.of("contents", content)
         assert left is not None
-        assert notes(left)[stages.BEING_DELETED] == "yes"
         assert status(left)["snapshotHandle"] == handle
         stage.delete("contents", content)
         stage.until_gone("contents", content)

@@ -114,7 +114,7 @@ def snapshots(plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str, 
         "told", lambda: "error" in (provisioning.snapshot_now(admin, namespace, "missing") or {}).get("status", {})
     )
     admin.kubectl("delete", "volumesnapshot", "one", "static", "missing", "-n", namespace, "--timeout=30s")
-    claims.until("contents are gone", lambda: not claims.contents(admin))
+    claims.until("contents are gone", lambda: not claims.contents(admin, namespace))
     admin.kubectl("delete", "volumesnapshotclass", namespace)
 
 
@@ -147,7 +147,7 @@ def groups(plane: ControlPlane, namespace: str) -> None:
     )
     admin.kubectl("delete", "volumegroupsnapshot", "group", "-n", namespace, "--timeout=30s")
     admin.kubectl("delete", "volumegroupsnapshotclass", namespace)
-    claims.until("its members are gone", lambda: not claims.contents(admin))
+    claims.until("its members are gone", lambda: not claims.contents(admin, namespace))
 
 
 async def test_all(control_plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str) -> None:
