@@ -46,7 +46,7 @@ async def test_a_process_that_dies_in_the_create_leaves_a_note_and_the_next_one_
         await stand.until_ready(namespace, "one")
         assert len(plugin.handles()) == 1
         after = await stand.get("volumesnapshotcontent", content["metadata"]["name"])
-        assert names.BEING_CREATED not in of(after, "metadata", "annotations")
+        assert not {names.BEING_CREATED, names.INTENT} & set(of(after, "metadata", "annotations") or ())
         await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
         await stand.until_known(lambda: stand.snapshot(namespace, "one") is None)
         await stand.settle()
