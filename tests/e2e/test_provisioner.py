@@ -47,7 +47,9 @@ def roles(control_plane: controlplane.ControlPlane, driver: localdisk.LocalDisk)
         role.role("provisioner", address, *provisioning.FAST, kubeconfig=account.kubeconfig) as running,
     ):
         yield running
-        assert "orbidden" not in running.log.read_text()
+        refused = [line for line in running.log.read_text().splitlines() if "orbidden" in line]
+        # Upstream's rules let it see no leases of others: it says so once and goes on.
+        assert not [line for line in refused if "leases may not be read" not in line]
 
 
 @pytest.fixture

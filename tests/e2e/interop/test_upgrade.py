@@ -62,6 +62,8 @@ class Field:
     def all_are_ready_once(self, names: list[str]) -> None:
         """Fifty ready, fifty on the backend, and each of them is one that a content names."""
         self.stage.until("all are ready", lambda: self.ready(names) == BATCH, 40.0)
+        cut = lambda: all("snapshotHandle" in status(self.stage.content_of(name)) for name in names)  # noqa: E731
+        self.stage.until("all contents are seen with their handles", cut)
         handles = [status(self.stage.content_of(name))["snapshotHandle"] for name in names]
         assert len(set(handles)) == BATCH
         assert sorted(handles) == sorted(self.stage.backend())
