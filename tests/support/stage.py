@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,11 @@ class Stage:
 
     def until(self, what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
         return self.seen.until(what, holds, seconds)
+
+    def let_it_be_heard(self) -> None:
+        """Upstream's halves decide on what their caches say: news must have reached them."""
+        if not (self.kind.ours_decides and self.kind.ours_calls):
+            time.sleep(1.0)
 
     def until_ready(self, name: str) -> Object:
         """The VolumeSnapshot once it is ready."""

@@ -75,6 +75,7 @@ class Deleting:
         content = stage.content_of(name)["metadata"]["name"]
         (handle,) = stage.backend(claim.handle)
         stage.patch("contents", content, {"spec": {"deletionPolicy": "Retain"}})
+        stage.let_it_be_heard()
         stage.remove(name)
         assert stage.of("contents", content) is not None
         assert stage.backend(claim.handle) == [handle]
@@ -90,6 +91,7 @@ class Deleting:
         stage.until_ready(name)
         content = stage.content_of(name)["metadata"]["name"]
         stage.patch("contents", content, {"spec": {"deletionPolicy": "Delete"}})
+        stage.let_it_be_heard()
         stage.remove(name)
         stage.until_gone("contents", content)
         assert stage.backend(claim.handle) == []
