@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -417,6 +418,9 @@ def test_handles_of_ten_kilobytes(stand: Stand) -> None:
     assert not [one for one in stand.plugin.requests if HUGE in str(one)]
     stand.delete("volumesnapshots", "huge-volume")
     stand.call("DELETE", stand.path("volumesnapshots", "huge-snapshot"))
+    going = functools.partial(stand.get, "volumesnapshotcontents", "huge-snapshot")
+    # Retained before its deletion is asked for, it would be kept as any other.
+    claims.until("its deletion is asked for", lambda: "deletionTimestamp" in going()["metadata"], 10.0)
     patch = {"spec": {"deletionPolicy": "Retain"}}
     stand.call("PATCH", stand.path("volumesnapshotcontents", "huge-snapshot"), patch)
     claims.until("gone", lambda: not claims.contents(stand.plane.admin), 20.0)
