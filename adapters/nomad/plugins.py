@@ -8,6 +8,7 @@ Nomad registers what it creates: a made volume stands under a passing id until `
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from adapters.nomad import errors, wire
 from adapters.nomad.client import Answer, Client, part
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.handles import Handles, read_volume
-from bridge.model.failure import Failure, FailureKind, UnavailableError
+from bridge.model.failure import ElsewhereError, Failure, FailureKind, UnavailableError
 from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Role, Route
@@ -45,6 +46,7 @@ class ApiCalls:
         self._plugin_id = plugin_id
         self._id = InstanceId(driver, Role.CONTROLLER.value, instance_name(cluster, plugin_id))
         self._one = asyncio.Lock()
+        self._fence: Callable[[], str] = lambda: ""
 
     @property
     def id(self) -> InstanceId:
@@ -53,6 +55,12 @@ class ApiCalls:
     @property
     def route(self) -> Route:
         return Route.ORCHESTRATOR
+
+    def under(self, fence: Callable[[], str]) -> ApiCalls:
+        """See the port: asked when the calls before this one have ended."""
+        found = copy.copy(self)
+        found._fence = fence
+        return found
 
     @property
     def plugin_id(self) -> str:
@@ -277,6 +285,8 @@ class ApiCalls:
 
     async def _alone(self, call: Callable[[], Awaitable[Outcome[T]]], secrets: SecretMap) -> Outcome[T]:
         async with self._one:
+            if reason := self._fence():
+                raise ElsewhereError(reason)
             return await self._outcome(call(), secrets)
 
     async def _outcome(self, call: Awaitable[Outcome[T]], secrets: SecretMap) -> Outcome[T]:

@@ -1,13 +1,15 @@
 """One caller for one instance: checks a request, waits for a slot, calls, and turns every failure into data.
 
-It must not raise for anything that a plugin does; only a cancelled waiter and bugs come out as exceptions.
+It must not raise for anything that a plugin does; a cancelled waiter, a fence that says no and bugs come out as
+exceptions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -16,7 +18,7 @@ from bridge.csi import failures, limits, redact
 from bridge.csi.methods import Method
 from bridge.csi.settings import CallSettings
 from bridge.csi.trace import OK, Trace, Tracer
-from bridge.model.failure import Failure
+from bridge.model.failure import ElsewhereError, Failure
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import InstanceId
 from bridge.ports.transport import Transport, TransportError
@@ -26,6 +28,18 @@ R = TypeVar("R", bound=Message)
 
 _UNLIMITED = frozenset({"Identity"})
 """A health probe must not stand in line behind the calls whose health it tells."""
+
+
+class _Slots:
+    """Places for calls, and how many are taken."""
+
+    def __init__(self, most: int) -> None:
+        self.free = asyncio.Semaphore(most)
+        self.in_flight = 0
+
+
+def _open() -> str:
+    return ""
 
 
 class Client:
@@ -38,13 +52,22 @@ class Client:
         self.settings = settings
         self._transport = transport
         self._tracer = tracer
-        self._slots = asyncio.Semaphore(concurrency)
-        self._in_flight = 0
+        self._slots = _Slots(concurrency)
+        self._fence: Callable[[], str] = _open
 
     @property
     def in_flight(self) -> int:
         """Calls made and not answered yet."""
-        return self._in_flight
+        return self._slots.in_flight
+
+    def under(self, fence: Callable[[], str]) -> Client:
+        """The same client, which asks `fence` once a call has its slot, right before the request leaves.
+
+        A wait for a slot may last as long as a call; a lease may be lost in it.
+        """
+        found = copy.copy(self)
+        found._fence = fence
+        return found
 
     async def unary(self, method: Method[Q, R], request: Q) -> Outcome[R]:
         """Make one call. Every failure is a Failed, with the kind from the table."""
@@ -59,6 +82,9 @@ class Client:
                         method.path, request.SerializeToString(), deadline_seconds=deadline
                     )
                 reply = method.response.FromString(raw)
+            except ElsewhereError as error:
+                trace.code, trace.message = error.code, str(error)
+                raise
             except TransportError as error:
                 return self._failed(method, request, error, trace)
             except DecodeError as error:
@@ -80,6 +106,9 @@ class Client:
                     async with contextlib.aclosing(raws):
                         async for raw in raws:
                             yield Done(method.response.FromString(raw))
+            except ElsewhereError as error:
+                trace.code, trace.message = error.code, str(error)
+                raise
             except TransportError as error:
                 yield self._failed(method, request, error, trace)
             except DecodeError as error:
@@ -97,17 +126,19 @@ class Client:
         if limited:
             try:
                 async with asyncio.timeout(deadline):
-                    await self._slots.acquire()
+                    await self._slots.free.acquire()
             except TimeoutError:
                 text = f"no free slot on {self.id} within {deadline:g} s: its plugin is slow or hangs"
                 raise TransportError("DEADLINE_EXCEEDED", text, sent=False) from None
-        self._in_flight += 1
+        self._slots.in_flight += 1
         try:
+            if reason := self._fence():
+                raise ElsewhereError(reason)
             yield
         finally:
-            self._in_flight -= 1
+            self._slots.in_flight -= 1
             if limited:
-                self._slots.release()
+                self._slots.free.release()
 
     def _failed(self, method: Method[Q, R], request: Message, error: TransportError, trace: Trace) -> Failed:
         failure = failures.from_status(

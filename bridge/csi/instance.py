@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from bridge.csi import failures, listing, methods, snapshots, volumes
 from bridge.csi.attach import AttachCalls, NodeCalls
@@ -49,6 +49,10 @@ class Instance:
     def in_flight(self) -> int:
         """Calls made and not answered yet."""
         return self._client.in_flight
+
+    def under(self, fence: Callable[[], str]) -> Instance:
+        """See the port."""
+        return Instance(self._client.under(fence), route=self._route, capabilities=self.capabilities)
 
     async def create_snapshot(
         self, *, name: str, volume_handle: str, parameters: Mapping[str, str], secrets: SecretMap

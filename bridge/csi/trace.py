@@ -85,7 +85,7 @@ class Trace:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self.code = "CANCELLED"
         elif error is not None:
-            self.code = "BUG"
+            self.code = self.code or "BUG"
         id = self._instance
         self._log(seconds)
         self._tracer.tell(CallEnded(self._method, id.driver, id.role, id.instance, self.code or OK, seconds))

@@ -27,6 +27,13 @@ class PluginCalls(Protocol):
     @property
     def route(self) -> Route: ...
 
+    def under(self, fence: Callable[[], str]) -> PluginCalls:
+        """The same calls, each of which asks `fence` when nothing is left to wait for before its request leaves.
+
+        A sentence (this process may no longer act) raises ElsewhereError instead.
+        """
+        ...
+
     async def create_snapshot(
         self, *, name: str, volume_handle: str, parameters: Mapping[str, str], secrets: SecretMap
     ) -> Outcome[CutSnapshot]:

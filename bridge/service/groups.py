@@ -7,7 +7,7 @@ import dataclasses
 from bridge.decide import action as act
 from bridge.decide import group
 from bridge.decide import group_action as gact
-from bridge.model.failure import BridgeError, ElsewhereError
+from bridge.model.failure import BridgeError
 from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus
 from bridge.model.keys import Key
 from bridge.model.outcome import Outcome
@@ -97,11 +97,9 @@ async def call(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) 
     except BridgeError as error:
         return work.secret_failure(ref, error)
     # Chosen last: while a secret was looked up, another route may have taken over.
-    plugin = tools.plugins.controller(seen.plugin.driver)
+    plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return work.refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
-    if reason := lane.fence(seen.plugin.driver):
-        raise ElsewhereError(reason)
     match step:
         case gact.CreateGroup(note):
             return await plugin.create_group(

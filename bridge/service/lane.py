@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
+from bridge.model.failure import ElsewhereError
 from bridge.ports.adapter import follow_nothing
 from bridge.ports.group import GroupSide
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Follow, Orchestrator, Requests
+from bridge.ports.plugin import PluginCalls, Plugins
 from bridge.ports.secrets import Secrets
 from bridge.service.booked import BookedRequests
 
@@ -31,6 +34,18 @@ class Lane:
     """Asked for what another controller carries out."""
     groups: GroupSide | None = None
     """Only where the orchestrator has group snapshots."""
+
+    def calls(self, plugins: Plugins, driver: str) -> PluginCalls | None:
+        """The plugin to call now, under this cluster's fence: asked here, and once more when the call has its slot.
+
+        None when no plugin serves; ElsewhereError when this process may not act for the driver.
+        """
+        plugin = plugins.controller(driver)
+        if plugin is None:
+            return None
+        if reason := self.fence(driver):
+            raise ElsewhereError(reason)
+        return plugin.under(functools.partial(self.fence, driver))
 
 
 def lane(  # noqa: PLR0913 -- keywords; the composition roots call it

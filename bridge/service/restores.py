@@ -144,12 +144,11 @@ class Restores:
                     return decide.fold_failure(seen.journal, step, failure, now())
                 return decide.fold_done(seen.journal, step)
             case decide.DeleteVolume(handle):
-                plugin = self._tools.plugins.controller(operation.arguments["driver"])
+                plugin = lane.calls(self._tools.plugins, operation.arguments["driver"])
                 if plugin is None:
                     return decide.fold_failure(seen.journal, step, _no_plugin(operation), now())
                 volume, _ = await self._volume(operation, lane, handle)
                 secrets = await lane.secrets.resolve(volume.secret)
-                _ask_fence(lane, operation)
                 outcome = await plugin.delete_volume(handle=handle, secrets=secrets)
                 return _folded(seen.journal, step, outcome, now())
             case _:
@@ -159,7 +158,7 @@ class Restores:
         self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Step, handle: str
     ) -> decide.Journal:
         """The journal says "unsure" before the call leaves, so that a crash here forgets nothing."""
-        plugin = self._tools.plugins.controller(operation.arguments["driver"])
+        plugin = lane.calls(self._tools.plugins, operation.arguments["driver"])
         now = self._tools.clock.now
         if plugin is None:
             return decide.fold_failure(journal, step, _no_plugin(operation), now())
@@ -179,7 +178,6 @@ class Restores:
         _ask_fence(lane, operation)
         if not journal.unsure:
             await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
-            _ask_fence(lane, operation)
         outcome = await plugin.create_volume(new=new, secrets=secrets)
         return _folded(journal, step, outcome, now())
 
@@ -269,7 +267,7 @@ def _folded(
 
 
 def _ask_fence(lane: Lane, operation: Operation) -> None:
-    """Right before a call: ElsewhereError when this process may no longer act; the step is tried again later."""
+    """ElsewhereError when this process may no longer act; the step is tried again later."""
     if reason := lane.fence(operation.arguments["driver"]):
         raise ElsewhereError(reason)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from bridge.decide import action as act
 from bridge.decide import snapshot
-from bridge.model.failure import BridgeError, ElsewhereError, Failure, FailureKind, UnavailableError
+from bridge.model.failure import BridgeError, Failure, FailureKind, UnavailableError
 from bridge.model.keys import Key
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.secret import SecretRef
@@ -129,11 +129,9 @@ async def call(
     except BridgeError as error:
         return secret_failure(ref, error)
     # Chosen last: while a secret was looked up, another route may have taken over.
-    plugin = tools.plugins.controller(seen.plugin.driver)
+    plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
-    if reason := lane.fence(seen.plugin.driver):
-        raise ElsewhereError(reason)
     return await _send(step, plugin, values)
 
 

@@ -16,7 +16,7 @@ from bridge.csi.instance import Instance
 from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
 from bridge.csi.socket import SocketLink
 from bridge.csi.trace import CallEnded, Tracer
-from bridge.model.failure import FailureKind
+from bridge.model.failure import ElsewhereError, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Route
 from bridge.model.snapshot import CutSnapshot, HandleSource
@@ -214,6 +214,33 @@ async def test_concurrency_is_bounded(bench: Bench) -> None:
     outcomes = await asyncio.gather(*(bench.cut(name=f"s{i}") for i in range(20)))
     assert all(isinstance(outcome, Done) for outcome in outcomes)
     assert most == 4
+
+
+async def test_a_fence_that_falls_while_calls_wait_for_a_slot_keeps_them_from_leaving(bench: Bench) -> None:
+    """A leader that was stopped and wakes up: what is on its way is answered, what still waits is not sent."""
+    lost, go = "", asyncio.Event()
+
+    async def step(request: pb.CreateSnapshotRequest, context: object) -> object:
+        await go.wait()
+        return await bench.plugin.CreateSnapshot(request, context)
+
+    bench.plugin.script["CreateSnapshot"] = step
+    fenced = bench.instance.under(lambda: lost)
+
+    async def cut(name: str) -> Outcome[CutSnapshot]:
+        return await fenced.create_snapshot(name=name, volume_handle="v", parameters={}, secrets={})
+
+    calls = [asyncio.create_task(cut(f"s{i}")) for i in range(6)]
+    await until(lambda: len(bench.plugin.requests) == 4)
+    lost = "the lease is lost"
+    go.set()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(one, Done) for one in ended] == [True] * 4 + [False] * 2
+    assert [str(one) for one in ended[4:]] == ["the lease is lost"] * 2
+    assert all(isinstance(one, ElsewhereError) for one in ended[4:])
+    assert len(bench.plugin.requests) == 4
+    assert [trace.code for trace in bench.traces].count("ELSEWHERE") == 2
+    assert isinstance(await bench.cut(name="later"), Done), "who is under no fence goes on, and finds its slot"
 
 
 async def test_list_reads_all_pages_and_begins_anew_when_a_token_is_stale(bench: Bench) -> None:

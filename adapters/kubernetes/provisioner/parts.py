@@ -57,7 +57,7 @@ class Parts:
         calls = self.plugins.controller(self.driver)
         if calls is None:
             raise UnavailableError(f"the CSI driver {self.driver} does not answer: {self.view().sentence}")
-        return calls
+        return calls.under(self.why_not)
 
     def view(self) -> PluginView:
         """What is known of the driver."""
