@@ -8,6 +8,7 @@ from typing import Any
 from bridge.ports.adapter import Joined, Surroundings
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
+from bridge.ports.commands import Commands
 from bridge.ports.role import Roles
 
 
@@ -47,6 +48,15 @@ def _kubernetes_roles() -> Roles:
 ROLES: Mapping[str, Callable[[], Roles]] = {"kubernetes": _kubernetes_roles}
 
 
+def _nomad_commands() -> Commands:
+    from adapters.nomad.commands.table import Table
+
+    return Table()
+
+
+COMMANDS: Mapping[str, Callable[[], Commands]] = {"nomad": _nomad_commands}
+
+
 class Catalog:
     """The `Catalogue` port over this list."""
 
@@ -67,6 +77,10 @@ class Catalog:
     def roles(self, kind: str) -> Roles:
         """The roles of one orchestrator. KeyError when it has none."""
         return ROLES[kind]()
+
+    def commands(self, kind: str) -> Commands:
+        """What one orchestrator adds to the command line. KeyError when it adds nothing."""
+        return COMMANDS[kind]()
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:
         """Build the adapter of one cluster."""

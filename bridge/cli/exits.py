@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bridge.ports.commands import StopError
+
 DONE = 0
 FAILED = 1
 USAGE = 2
@@ -29,14 +31,8 @@ _BY_STATUS = {
 }
 
 
-class Stop(Exception):
+class Stop(StopError):
     """Ends the command with a sentence on standard error and this exit code."""
-
-    def __init__(self, message: str, *, hint: str = "", code: int = FAILED) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.code = code
 
 
 def of_status(status: int) -> int:

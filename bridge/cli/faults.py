@@ -5,28 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.cli import exits
+from bridge.ports.commands import RefusedError, UnreachedError
 
 Json = dict[str, Any]
 
 
-class LostError(Exception):
+class LostError(UnreachedError):
     """The connection could not be made or broke. `sentence` and `hint` are for people."""
 
-    def __init__(self, sentence: str, hint: str = "", *, broke: bool = False) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.hint = hint
-        self.broke = broke
-        """After the request had left: it may have been carried out; repeated where that is safe."""
 
-
-class ProblemError(Exception):
+class ProblemError(RefusedError):
     """The service refused. `document` is its RFC 9457 problem."""
-
-    def __init__(self, status: int, document: Json) -> None:
-        super().__init__(document.get("detail", ""))
-        self.status = status
-        self.document = document
 
     def stop(self) -> exits.Stop:
         """The end of the command that this means."""

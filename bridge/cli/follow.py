@@ -10,7 +10,7 @@ from bridge.cli import exits, progress, refs
 from bridge.cli.faults import LostError, ProblemError
 
 if TYPE_CHECKING:
-    from bridge.cli.client import Client
+    from bridge.ports.commands import Service
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Unfinished(exits.Stop):
 
 
 def follow(
-    client: Client,
+    client: Service,
     operation: Json,
     *,
     seconds: float,
@@ -58,7 +58,7 @@ def follow(
         shown.end()
 
 
-def _next(client: Client, operation: Json, seconds: float) -> Json:
+def _next(client: Service, operation: Json, seconds: float) -> Json:
     """The operation after a change or so many seconds; a service that restarts is waited for."""
     query = {"wait": f"{max(int(seconds * 1000), 1)}ms", "index": operation["version"]}
     try:
@@ -72,7 +72,7 @@ def _next(client: Client, operation: Json, seconds: float) -> Json:
     return operation
 
 
-def is_cut(client: Client, uid: str) -> Callable[[Json], bool]:
+def is_cut(client: Service, uid: str) -> Callable[[Json], bool]:
     """Whether the copy is made: the source may be written to again, whatever the backend still does."""
 
     def enough(operation: Json) -> bool:

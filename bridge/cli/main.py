@@ -12,6 +12,7 @@ import click
 import bridge
 from bridge.cli import (
     about,
+    commands,
     exits,
     inventory,
     operations,
@@ -24,6 +25,7 @@ from bridge.cli import (
     snapshots,
 )
 from bridge.cli.faults import LostError, ProblemError
+from bridge.ports.commands import StopError
 
 PROGRAM = "snapbridge"
 
@@ -93,6 +95,7 @@ def _assemble() -> None:
     describe.add_command(operations.describe, "operation")
     delete.add_command(snapshot_delete.delete, "snapshot")
     create.add_command(snapshots.create, "snapshot")
+    commands.attach(root)
     for noun, group in (("snapshots", snapshots.group), ("operation", operations.group)):
         root.add_command(_hidden(group), noun)
 
@@ -117,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result: object = root.main(args=argv, prog_name=PROGRAM, standalone_mode=False)
         return result if isinstance(result, int) else exits.DONE
-    except exits.Stop as stop:
+    except StopError as stop:
         return _end(stop)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -141,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(exits.Stop(error.sentence, hint=error.hint))
 
 
-def _end(stop: exits.Stop) -> int:
+def _end(stop: StopError) -> int:
     output.complain(stop)
     return stop.code
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import click
 
 from bridge.cli import figures
-from bridge.cli.exits import Stop
+from bridge.ports.commands import StopError
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 Json = dict[str, Any]
@@ -121,7 +121,7 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def complain(stop: Stop) -> None:
+def complain(stop: StopError) -> None:
     """Say why the command ends."""
     colour = has_colour(sys.stderr)
     head = click.style("Error:", fg="red", bold=True) if colour else "Error:"
