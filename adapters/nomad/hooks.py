@@ -140,6 +140,8 @@ class Hooks:
 
     def _learn(self, job: dict[str, Any]) -> None:
         plan = decide.plan(self._cluster, job)
+        deploys = tuple(one for one in plan.wanted if one.moment is decide.Moment.DEPLOY)
+        plan = dataclasses.replace(plan, wanted=deploys)  # snapshots of stopped jobs are not carried out yet
         key = (plan.namespace, plan.job)
         before = self._known.get(key)
         self._known[key] = plan

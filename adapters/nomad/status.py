@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from adapters.nomad.client import Client
-from adapters.nomad.decide import hooks as decide
+from adapters.nomad.decide import paths
 from adapters.nomad.errors import AnswerError
 from bridge.model.failure import UnavailableError
 
@@ -32,7 +32,7 @@ class Summaries:
         if self.sentence or self._written.get((namespace, job)) == items:
             return
         bounded = {key: value[:_MOST_TEXT] for key, value in items.items()}
-        path = f"/v1/var/{decide.variable_path(job)}"
+        path = f"/v1/var/{paths.status_path(job)}"
         try:
             index, there = await self._read(path, namespace)
             if there != bounded:
