@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import logging
@@ -11,9 +10,7 @@ from collections.abc import Mapping
 from bridge.decide import backoff, names
 from bridge.decide import restore as decide
 from bridge.model.failure import (
-    BridgeError,
     ConflictError,
-    ElsewhereError,
     Failure,
     FailureKind,
     InvalidError,
@@ -22,14 +19,15 @@ from bridge.model.failure import (
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
 from bridge.model.outcome import Failed, Outcome
-from bridge.model.snapshot import HandleSource, SnapshotStatus
-from bridge.model.volume import MadeVolume, NewVolume, Volume
+from bridge.model.snapshot import SnapshotStatus
+from bridge.model.volume import MadeVolume, Volume
 from bridge.ports.identity import Caller
 from bridge.service import operations as ops
 from bridge.service import work
 from bridge.service.catalogue import Catalogue
 from bridge.service.lane import Lane
-from bridge.service.queue import KeyQueue
+from bridge.service.new_volumes import NewVolumes
+from bridge.service.saga import Saga
 
 log = logging.getLogger(__name__)
 ANYONE = Caller("service")
@@ -52,8 +50,8 @@ class Restores:
         self._catalogue = catalogue
         self._operations = operations
         self._tools = tools
-        self._workers = workers
-        self._queue: KeyQueue[Key] = KeyQueue(tools.clock)
+        self._new = NewVolumes(tools.plugins)
+        self._saga = Saga(ops.RESTORE, self._turn, operations, tools.clock, workers=workers)
 
     def busy(self, key: Key) -> str:
         """A sentence when a restore reads this snapshot now."""
@@ -64,31 +62,11 @@ class Restores:
 
     def wake(self, operation: Operation) -> None:
         """Have the operation looked at soon."""
-        self._queue.add(Key(operation.cluster, ops.RESTORE, operation.id))
+        self._saga.wake(operation)
 
     async def run(self) -> None:
         """Work until cancelled; what was running at the last stop is resumed."""
-        for operation in self._operations.running(ops.RESTORE):
-            self.wake(operation)
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"restore-{number}")
-
-    async def _work(self) -> None:
-        while True:
-            key = await self._queue.take()
-            try:
-                seconds = await self._turn(key.uid)
-            except BridgeError as error:
-                log.warning("the restore's step failed", extra={"operation": key.uid, "error": str(error)})
-                seconds = backoff.retry_delay(2)
-            except Exception:
-                log.exception("the restore's step crashed", extra={"operation": key.uid})
-                seconds = backoff.retry_delay(6)
-            finally:
-                self._queue.done(key)
-            if seconds is not None:
-                self._queue.add_after(key, seconds)
+        await self._saga.run()
 
     async def _turn(self, operation_id: str) -> float | None:
         """One step; the seconds until the next, or None when the operation has ended."""
@@ -144,12 +122,8 @@ class Restores:
                     return decide.fold_failure(seen.journal, step, failure, now())
                 return decide.fold_done(seen.journal, step)
             case decide.DeleteVolume(handle):
-                plugin = lane.calls(self._tools.plugins, operation.arguments["driver"])
-                if plugin is None:
-                    return decide.fold_failure(seen.journal, step, _no_plugin(operation), now())
                 volume, _ = await self._volume(operation, lane, handle)
-                secrets = await lane.secrets.resolve(volume.secret)
-                outcome = await plugin.delete_volume(handle=handle, secrets=secrets)
+                outcome = await self._new.delete(lane, operation.arguments["driver"], handle, volume.secret)
                 return _folded(seen.journal, step, outcome, now())
             case _:
                 raise AssertionError("this step has no effect")
@@ -158,28 +132,15 @@ class Restores:
         self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Step, handle: str
     ) -> decide.Journal:
         """The journal says "unsure" before the call leaves, so that a crash here forgets nothing."""
-        plugin = lane.calls(self._tools.plugins, operation.arguments["driver"])
-        now = self._tools.clock.now
-        if plugin is None:
-            return decide.fold_failure(journal, step, _no_plugin(operation), now())
         source, _ = await self._volume(operation, lane, "")
-        secrets = await lane.secrets.resolve(source.secret)
-        new = NewVolume(
-            name=names.restore_name(operation.id),
-            driver=source.driver,
-            content=HandleSource(handle),
-            required_bytes=source.capacity_bytes or 0,
-            mode=source.mode,
-            access_modes=source.access_modes,
-            fs_type=source.fs_type,
-            parameters=source.parameters,
-            secret=source.secret,
-        )
-        _ask_fence(lane, operation)
-        if not journal.unsure:
+
+        async def note() -> None:
             await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
-        outcome = await plugin.create_volume(new=new, secrets=secrets)
-        return _folded(journal, step, outcome, now())
+
+        outcome = await self._new.create(
+            lane, source, names.restore_name(operation.id), handle, note=None if journal.unsure else note
+        )
+        return _folded(journal, step, outcome, self._tools.clock.now())
 
     async def _volume(self, operation: Operation, lane: Lane, handle: str) -> tuple[Volume, Volume | None]:
         """The volume to be, and the source's description where it still exists."""
@@ -264,17 +225,6 @@ def _folded(
     if isinstance(outcome, Failed):
         return decide.fold_failure(journal, step, outcome.failure, now)
     return decide.fold_done(journal, step, outcome.value.handle if outcome.value is not None else "")
-
-
-def _ask_fence(lane: Lane, operation: Operation) -> None:
-    """ElsewhereError when this process may no longer act; the step is tried again later."""
-    if reason := lane.fence(operation.arguments["driver"]):
-        raise ElsewhereError(reason)
-
-
-def _no_plugin(operation: Operation) -> Failure:
-    message = f"no plugin of driver {operation.arguments['driver']!r} serves"
-    return Failure(FailureKind.UNSURE, "PLUGIN_UNHEALTHY", message)
 
 
 def _words(step: decide.Step) -> str:

@@ -1,0 +1,69 @@
+"""CreateVolume from a snapshot and its undoing, for every saga that makes volumes. The journal is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from bridge.model.failure import ElsewhereError, Failure, FailureKind
+from bridge.model.outcome import Failed, Outcome
+from bridge.model.secret import SecretRef
+from bridge.model.snapshot import HandleSource
+from bridge.model.volume import MadeVolume, NewVolume, Volume
+from bridge.ports.plugin import Plugins
+from bridge.service.lane import Lane
+
+
+class NewVolumes:
+    """The plugin calls, under the cluster's fence."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+
+    async def create(
+        self,
+        lane: Lane,
+        shape: Volume,
+        name: str,
+        snapshot_handle: str,
+        *,
+        note: Callable[[], Awaitable[None]] | None,
+    ) -> Outcome[MadeVolume]:
+        """Make a volume of this shape. `note` puts "it may have been made" on record before the call leaves."""
+        plugin = lane.calls(self._plugins, shape.driver)
+        if plugin is None:
+            return Failed(_no_plugin(shape.driver))
+        secrets = await lane.secrets.resolve(shape.secret)
+        new = NewVolume(
+            name=name,
+            driver=shape.driver,
+            content=HandleSource(snapshot_handle),
+            required_bytes=shape.capacity_bytes or 0,
+            mode=shape.mode,
+            access_modes=shape.access_modes,
+            fs_type=shape.fs_type,
+            parameters=shape.parameters,
+            secret=shape.secret,
+        )
+        _ask_fence(lane, shape.driver)
+        if note is not None:
+            await note()
+        return await plugin.create_volume(new=new, secrets=secrets)
+
+    async def delete(self, lane: Lane, driver: str, handle: str, secret: SecretRef) -> Outcome[None]:
+        """Delete a volume that the caller made, or whose owner has said so."""
+        plugin = lane.calls(self._plugins, driver)
+        if plugin is None:
+            return Failed(_no_plugin(driver))
+        secrets = await lane.secrets.resolve(secret)
+        return await plugin.delete_volume(handle=handle, secrets=secrets)
+
+
+def _ask_fence(lane: Lane, driver: str) -> None:
+    """ElsewhereError when this process may no longer act; the step is tried again later."""
+    if reason := lane.fence(driver):
+        raise ElsewhereError(reason)
+
+
+def _no_plugin(driver: str) -> Failure:
+    """The failure of a call that nobody can answer now."""
+    return Failure(FailureKind.UNSURE, "PLUGIN_UNHEALTHY", f"no plugin of driver {driver!r} serves")

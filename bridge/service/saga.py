@@ -1,0 +1,59 @@
+"""The loop of long operations: each step of an operation is one turn, resumed after a stop, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from bridge.decide import backoff
+from bridge.model.failure import BridgeError
+from bridge.model.keys import Key
+from bridge.model.operation import Operation
+from bridge.ports.clock import Clock
+from bridge.service.operations import Operations
+from bridge.service.queue import KeyQueue
+
+log = logging.getLogger(__name__)
+
+Turn = Callable[[str], Awaitable[float | None]]
+"""One step of the operation with this id; the seconds until the next, or None when it has ended."""
+
+
+class Saga:
+    """Runs the operations of one verb."""
+
+    def __init__(self, verb: str, turn: Turn, operations: Operations, clock: Clock, *, workers: int) -> None:
+        self._verb = verb
+        self._turn = turn
+        self._operations = operations
+        self._workers = workers
+        self._queue: KeyQueue[Key] = KeyQueue(clock)
+
+    def wake(self, operation: Operation) -> None:
+        """Have the operation looked at soon."""
+        self._queue.add(Key(operation.cluster, self._verb, operation.id))
+
+    async def run(self) -> None:
+        """Work until cancelled; what was running at the last stop is resumed."""
+        for operation in self._operations.running(self._verb):
+            self.wake(operation)
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"{self._verb}-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            try:
+                seconds = await self._turn(key.uid)
+            except BridgeError as error:
+                log.warning("the %s's step failed", self._verb, extra={"operation": key.uid, "error": str(error)})
+                seconds = backoff.retry_delay(2)
+            except Exception:
+                log.exception("the %s's step crashed", self._verb, extra={"operation": key.uid})
+                seconds = backoff.retry_delay(6)
+            finally:
+                self._queue.done(key)
+            if seconds is not None:
+                self._queue.add_after(key, seconds)
