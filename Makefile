@@ -48,7 +48,7 @@ format: env ## let ruff sort imports and format the code
 	$(BIN)/ruff format .
 
 test: env packages servers ## all tests, with real servers, in two processes; PYTEST_ARGS="-k name" narrows them
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CI_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(CI_ARGS) $(PYTEST_ARGS)
 
 nightly: env ## the core's properties over 10,000 fault sequences instead of 500
 	SNAPBRIDGE_EXAMPLES=10000 $(BIN)/python -m pytest tests/unit/decide --timeout 1800

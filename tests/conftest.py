@@ -35,8 +35,16 @@ hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     hypothesis.settings.load_profile("ci")
 
+HERE = Path(__file__).parent
+TIERS = ("e2e", "integration", "contract", "unit")
+
 _journal = journal.Journal()
 _kept: list[Path] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow tiers first: the last file to begin is then a quick one, and no process waits long for the other."""
+    items.sort(key=lambda item: TIERS.index(item.path.relative_to(HERE).parts[0]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
