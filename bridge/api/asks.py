@@ -76,6 +76,16 @@ class RestoreBody(Body):
     parameters: fields.TextMap = {}
 
 
+class CreateQuery(Query):
+    """How long to hold the answer back."""
+
+    wait: fields.Wait = Field(
+        "0s",
+        description="Answer when the snapshot is ready, or with a problem: 424 it failed, 504 not yet (ask again "
+        "with the same Idempotency-Key). More than 10m is taken as 10m.",
+    )
+
+
 class SnapshotQuery(Query):
     """Filters and paging of the snapshot list; an empty one is no condition."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -53,7 +54,25 @@ async def read_operation(call: Call[asks.WaitQuery, None]) -> Answer:
     return Answer(render.operation(found))
 
 
-async def _changed(call: Call[asks.WaitQuery, None], found: Operation, seconds: float) -> Operation:
+async def ended(call: Call[Any, Any], found: Operation, seconds: float) -> Operation:
+    """The operation once it is done. Problem: 424 when it has failed, 504 when the time is up, 429 for too many."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while found.state is OperationState.RUNNING and loop.time() < deadline:
+        if call.request.app[WAITERS].stopping.is_set():
+            break
+        found = await _changed(call, found, deadline - loop.time())
+    if found.state is OperationState.DONE:
+        return found
+    if found.state is OperationState.RUNNING:
+        message = f"operation {found.id} is not done yet"
+        raise Problem(504, message, code="NOT_YET", hint="ask again with the same Idempotency-Key")
+    why = found.failure
+    detail = why.message if why is not None else "it failed"
+    raise Problem(424, detail, code=why.code if why is not None else "", hint=why.hint if why is not None else "")
+
+
+async def _changed(call: Call[Any, Any], found: Operation, seconds: float) -> Operation:
     waiters = call.request.app[WAITERS]
     if waiters.count >= waiters.limit:
         raise Problem(429, "too many callers wait for operations", hint="ask again after the time in Retry-After")

@@ -25,7 +25,7 @@ BY_ERROR: tuple[tuple[type[failure.BridgeError], int], ...] = (
 BY_CODE: Mapping[str, int] = {"PRECONDITION_FAILED": 412, "LOCKED": 423, "RESOURCE_EXHAUSTED": 429}
 """Codes that say more than their class."""
 
-RETRYABLE = frozenset({408, 429, 503})
+RETRYABLE = frozenset({408, 429, 503, 504})
 RETRY_AFTER_SECONDS = 2
 
 CODES: Mapping[int, str] = {
@@ -40,9 +40,11 @@ CODES: Mapping[int, str] = {
     415: "UNSUPPORTED_MEDIA_TYPE",
     417: "EXPECTATION_FAILED",
     422: "INVALID",
+    424: "FAILED",
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
     503: "UNAVAILABLE",
+    504: "NOT_YET",
 }
 
 
@@ -75,7 +77,7 @@ class Problem(Exception):
         self.hint = hint
         self.fields = fields
         self.headers = dict(headers or {})
-        if status in (429, 503):
+        if status in (429, 503, 504):
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
 
     def document(self, request_id: str) -> dict[str, object]:

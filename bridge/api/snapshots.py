@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
-from bridge.api import asks, documents, fields, inventory, render
+from bridge.api import asks, documents, fields, inventory, operations, render, times
 from bridge.api.endpoint import Answer, Call, Endpoints
 from bridge.model.failure import DeniedError, InvalidError
 from bridge.model.operation import Operation
@@ -23,15 +24,23 @@ routes = Endpoints("snapshots")
     "POST",
     "/v1/snapshots",
     answer=documents.AcceptedDocument,
+    query=asks.CreateQuery,
     body=asks.SnapshotBody,
     status=202,
-    problems=(404,),
+    problems=(404, 424, 504),
     keyed=True,
+    slow=True,
 )
-async def create_snapshot(call: Call[asks.NoQuery, asks.SnapshotBody]) -> Answer:
-    """Book a snapshot; the operation ends when it is ready, or fails."""
-    draft = _draft(call.desk, call.caller, call.body)
-    view, operation = await call.desk.create_snapshot(call.caller, draft, idempotency_key=call.idempotency_key)
+async def create_snapshot(call: Call[asks.CreateQuery, asks.SnapshotBody]) -> Answer:
+    """Book a snapshot; the operation ends when it is ready, or fails. With `wait`, answer then."""
+    seconds = min(times.parse_duration(call.query.wait), call.settings.wait_limit_seconds)
+    async with asyncio.timeout(call.settings.request_seconds):
+        draft = _draft(call.desk, call.caller, call.body)
+        view, operation = await call.desk.create_snapshot(call.caller, draft, idempotency_key=call.idempotency_key)
+    if seconds > 0:
+        operation = await operations.ended(call, operation, seconds)
+        async with asyncio.timeout(call.settings.request_seconds):
+            view = await call.desk.snapshot(call.caller, view.key.uid)
     document = documents.AcceptedDocument(snapshot=render.snapshot(view), operation=render.operation(operation))
     return Answer(document, _location(operation))
 

@@ -16,10 +16,10 @@ from bridge.cli import connection, options, output
 from bridge.ports import commands as port
 
 SUMMARIES: Mapping[str, Mapping[str, str]] = {
-    "nomad": {},
+    "nomad": {"hook": "Snapshots of a job's volumes, asked for by the job's own tasks."},
 }
 """Orchestrator -> the names of its commands, with one line each."""
-SHORT: Mapping[str, tuple[str, str]] = {}
+SHORT: Mapping[str, tuple[str, str]] = {"hook": ("nomad", "hook")}
 """Second names at the root: for lines in job files, which have to be short."""
 
 _TYPES: Mapping[port.Kind, Any] = {

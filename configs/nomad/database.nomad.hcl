@@ -3,7 +3,9 @@
 # The prestart task calls snapbridge's API with a workload identity made for it (aud = snapbridge). It may only touch
 # the volumes that its own group claims. The volume is mounted by then and the old version is gone, so the data is
 # quiet. If the snapshot fails, the task fails, and with it the deployment.
-# The idempotency key makes a restarted task ask for the same snapshot again, not for another one.
+# The two lines of the script do what `snapbridge hook snapshot database-data` does, where there is only curl: the
+# answer comes when the snapshot is ready, an error status when it failed or is not ready yet (then curl asks again).
+# The idempotency key makes a repeat ask for the same snapshot, not for another one.
 
 job "database" {
   group "database" {
@@ -32,9 +34,8 @@ job "database" {
       }
 
       env {
-        SNAPBRIDGE = "http://127.0.0.1:7717"
-        CLUSTER    = "eu-west"
-        VOLUME     = "database-data"
+        SNAPBRIDGE_ADDR = "http://127.0.0.1:7717"
+        VOLUME          = "database-data"
       }
 
       config {
@@ -45,21 +46,11 @@ job "database" {
       template {
         destination = "local/snapshot.sh"
         data        = <<-EOT
-          set -eu
           token="Authorization: Bearer $(cat "$NOMAD_SECRETS_DIR/nomad_snapbridge.jwt")"
-          name="before-$(echo "$NOMAD_ALLOC_ID" | cut -c1-8)"
-          body="{\"cluster\":\"$CLUSTER\",\"namespace\":\"$NOMAD_NAMESPACE\",\"volume\":\"$VOLUME\",\"name\":\"$name\"}"
-          curl --fail-with-body --silent --show-error --max-time 60 --output answer.json \
-            -H "$token" -H 'Content-Type: application/json' -H "Idempotency-Key: $NOMAD_ALLOC_ID" \
-            --data "$body" "$SNAPBRIDGE/v1/snapshots"
-          for second in $(seq 300); do
-            curl --fail-with-body --silent --show-error --max-time 60 --output state.json \
-              -H "$token" "$SNAPBRIDGE/v1/snapshots?cluster=$CLUSTER&namespace=$NOMAD_NAMESPACE&volume=$VOLUME&state=ready"
-            if grep -q "\"$name\"" state.json; then echo "snapshot $name is ready"; exit 0; fi
-            sleep 1
-          done
-          echo "snapshot $name is not ready after 300 s" >&2
-          exit 1
+          curl -sS --fail-with-body --retry 60 --retry-max-time 600 --retry-connrefused -H "$token" \
+            -H "Content-Type: application/json" -H "Idempotency-Key: $NOMAD_ALLOC_ID" \
+            -d "{\"namespace\":\"$NOMAD_NAMESPACE\",\"volume\":\"$VOLUME\",\"name\":\"before-$NOMAD_SHORT_ALLOC_ID\"}" \
+            "$SNAPBRIDGE_ADDR/v1/snapshots?wait=60s"
         EOT
       }
 

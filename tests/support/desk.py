@@ -230,6 +230,12 @@ class MemoryDesk:
         """By name, in cluster east and namespace default."""
         return self._named("east", "default", name)
 
+    def make_ready(self, name: str) -> None:
+        """As the service does that tried again, after the operation had failed."""
+        view = self.view(name)
+        assert view is not None
+        self._told(view.key.uid, SnapshotState.READY)
+
     def advance(self) -> None:
         """Move every operation by one state."""
         for plan in list(self._plans):

@@ -11,7 +11,9 @@ from typing import cast
 
 from bridge.ports.commands import Command
 
-MODULES: Mapping[str, tuple[str, str]] = {}
+MODULES: Mapping[str, tuple[str, str]] = {
+    "hook": ("adapters.nomad.commands.hook", "Snapshots of a job's volumes, asked for by the job's own tasks."),
+}
 """Name -> (module with COMMAND, summary)."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from tests.contract.api.conftest import client_of
-from tests.support.desk import MemoryDesk
+from tests.support.desk import MemoryDesk, refused
 
 UID = "00000001-5eed-4000-8000-000000000000"
 
@@ -173,3 +173,35 @@ async def test_an_operation_that_has_ended_is_not_waited_for(client, desk):
     async with asyncio.timeout(5):
         again = await client.get(location, params=query)
     assert again.status == 200
+
+
+async def test_a_caller_may_wait_with_one_request(client, desk):
+    body, headers = {"name": "first", "volume": "db"}, {"Idempotency-Key": "k-1"}
+    answer = await client.post("/v1/snapshots?wait=20s", json=body, headers=headers)
+    assert answer.status == 202
+    document = await answer.json()
+    assert (document["snapshot"]["ready"], document["operation"]["state"]) == (True, "done")
+
+
+async def test_waiting_tells_a_failure_by_its_status(client, desk):
+    desk.failure = refused("RESOURCE_EXHAUSTED", "the pool is full")
+    body, headers = {"name": "first", "volume": "db"}, {"Idempotency-Key": "k-1"}
+    answer = await client.post("/v1/snapshots?wait=20s", json=body, headers=headers)
+    assert answer.status == 424
+    problem = await answer.json()
+    assert (problem["detail"], problem["code"]) == ("the pool is full", "RESOURCE_EXHAUSTED")
+    assert problem["retryable"] is False
+
+
+async def test_a_wait_that_is_over_may_be_asked_again(client, desk):
+    desk.by_hand = True
+    body, headers = {"name": "first", "volume": "db"}, {"Idempotency-Key": "k-1"}
+    answer = await client.post("/v1/snapshots?wait=50ms", json=body, headers=headers)
+    assert (answer.status, (await answer.json())["code"]) == (504, "NOT_YET")
+    assert answer.headers["Retry-After"] == "2"
+    for _ in range(3):
+        desk.advance()
+    answer = await client.post("/v1/snapshots?wait=50ms", json=body, headers=headers)
+    assert answer.status == 202
+    assert (await answer.json())["snapshot"]["ready"] is True
+    assert len(desk.drafts) == 1
