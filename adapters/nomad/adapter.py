@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -53,8 +54,13 @@ class NomadOrchestrator:
         self._watchers: list[Watcher] = []
         self._agent_sentence = "the agent has not answered yet"
         self._resync_sentence = ""
-        self.version: versions.Version | None = None
+        self.agent = versions.Agent()
+        """What is known of the agent's version."""
+
+    @property
+    def version(self) -> versions.Version | None:
         """The agent's version, where the token may read it (`agent { policy = "read" }`)."""
+        return self.agent.version
 
     @property
     def cluster(self) -> str:
@@ -136,45 +142,63 @@ class NomadOrchestrator:
 
     def problems(self) -> Sequence[str]:
         """What people should put right: job files, and plugins that cannot be used."""
-        return [*self._hooks.problems(), *self._follower.problems()]
+        return [*self._hooks.problems(), *self._follower.problems(), *self._version_notes()]
+
+    def _version_notes(self) -> Sequence[str]:
+        """What this agent's version cannot do and somebody may count on."""
+        concerned = [versions.Trait.TOO_OLD]
+        if self._settings.identity.enabled:
+            concerned.append(versions.Trait.NO_IDENTITIES)
+        if any(one.secret and one.route != "socket" for one in self._settings.plugins.values()):
+            concerned.append(versions.Trait.DELETE_WITHOUT_SECRETS)
+        return [text for trait in concerned if (text := self.agent.explain(trait))]
 
     async def _watch(self) -> None:
         """Learn the version, then follow each namespace."""
-        self.version = await self._learn_version()
-        topics = versions.topics(self.version)
+        await self._learn_version()
         self._watchers.clear()
         async with asyncio.TaskGroup() as group:
             for namespace in self._settings.namespaces:
                 watcher = Watcher(
                     self._client,
                     namespace,
-                    topics,
+                    self.agent,
                     on_event=self._on_event,
                     resync=lambda namespace=namespace: self._hooks.resync(namespace),  # type: ignore[misc]
                 )
-                watcher.readable = versions.STREAM_UNREADABLE not in versions.traits(self.version)
                 self._watchers.append(watcher)
                 group.create_task(watcher.run(), name=f"nomad-events-{self._cluster}-{namespace}")
             group.create_task(self._resync(), name=f"nomad-resync-{self._cluster}")
 
-    async def _learn_version(self) -> versions.Version | None:
-        """The agent's version; None when the token may not know it. Waits until the agent answers."""
+    async def _learn_version(self) -> None:
+        """Wait until the agent answers and its version is read, or the token may not know it."""
         failures = 0
         while True:
             try:
-                version = versions.of_agent(await self._reads.agent())
-            except AnswerError as error:
-                log.info("the version of the agent is not known (%s); a current one is assumed", error)
-                version = None
+                await self._look_at_version()
             except UnavailableError as error:
                 self._agent_sentence = str(error)
                 failures += 1
                 most = self._settings.backoff_most_seconds
                 delay = min(most, self._settings.backoff_first_seconds * 2.0 ** min(failures, 16))
                 await asyncio.sleep(delay * random.uniform(0.75, 1.25))
-                continue
-            self._agent_sentence = ""
-            return version
+            else:
+                self._agent_sentence = ""
+                return
+
+    async def _look_at_version(self) -> None:
+        """The agent may have been upgraded since. UnavailableError when it does not answer."""
+        before = self.agent.version
+        try:
+            self.agent.version = versions.of_agent(await self._reads.agent())
+        except AnswerError as error:
+            self.agent.version = None
+            if before is not None or self._agent_sentence:
+                log.info("the version of the agent is not known (%s); a current one is assumed", error)
+            return
+        if self.agent.version != before:
+            rows = [f"{row.what} {row.issue}".strip() for row in versions.rows(self.agent.version)]
+            log.info("the agent's version is %s", self.agent.text(), extra={"differences": rows})
 
     async def _on_event(self, event: Event) -> None:
         if event.topic == "CSIPlugin":
@@ -186,6 +210,8 @@ class NomadOrchestrator:
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
             sentence = ""
+            with contextlib.suppress(UnavailableError):  # the list right below says so
+                await self._look_at_version()
             for namespace in self._settings.namespaces:
                 try:
                     await self._hooks.resync(namespace)

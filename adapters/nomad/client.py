@@ -1,7 +1,8 @@
 """One HTTP client per cluster: region, namespace, token, TLS, deadlines, index headers, text errors.
 
 It knows conventions and no endpoint. It never repeats a call that may have had an effect: it repeats a read whose
-connection broke, and a call that was denied before Nomad looked at it, when the token has changed meanwhile.
+connection broke or that found no leader, and a call that was denied before Nomad looked at it, when the token has
+changed meanwhile.
 """
 
 from __future__ import annotations
@@ -9,23 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import random
 import ssl
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
 import yarl
 
+from adapters.nomad import errors
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings, Tls
 from adapters.nomad.token import Token
 from bridge.model.failure import InvalidError, UnavailableError
 
+T = TypeVar("T")
 Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 _WAIT_MARGIN_SECONDS = 15.0
+_LEADER_PAUSES_SECONDS = (0.25, 0.5, 1.0)
+"""The servers themselves have waited some seconds for a leader before they say that there is none."""
 _MOST_ERROR_BYTES = 64 << 10
 
 
@@ -66,6 +72,18 @@ def ssl_context(tls: Tls) -> ssl.SSLContext:
             f"the TLS files cannot be used: {error}", field="tls", hint="check ca_file, cert_file and key_file"
         ) from error
     return context
+
+
+async def outlast_election(read: Callable[[], Awaitable[T]]) -> T:
+    """A read, again while the servers have no leader, for some seconds. Nothing with an effect belongs here."""
+    for pause in _LEADER_PAUSES_SECONDS:
+        try:
+            return await read()
+        except AnswerError as error:
+            if not errors.is_leaderless(error):
+                raise
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+    return await read()
 
 
 class Client:
@@ -131,8 +149,19 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Answer:
-        """One call. The path is quoted already. A 403 is tried once more if the token has changed."""
+        """One call. The path is quoted already. A 403 is tried once more if the token has changed; a read outlives
+        a change of leader that takes no longer than a few seconds."""
         seconds = timeout_seconds or self.settings.request_timeout_seconds
+
+        async def once() -> Answer:
+            return await self._signed(method, path, query, body=body, headers=headers, seconds=seconds)
+
+        return await (outlast_election(once) if method == "GET" else once())
+
+    async def _signed(
+        self, method: str, path: str, query: Query | None, *, body: Any, headers: Any, seconds: float
+    ) -> Answer:
+        """The call with the token of the moment."""
         token = await self.token.get()
         try:
             return await self._once(method, path, query, token, body=body, headers=headers, seconds=seconds)

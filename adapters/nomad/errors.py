@@ -68,6 +68,13 @@ def _row(pattern: str, kind: FailureKind, code: str, source: str, *, hint: str =
     return Row(re.compile(pattern), kind, code, source, hint, status)
 
 
+LEADERLESS = _row(
+    r"No cluster leader|Not ready to serve consistent reads|rpc error: (rpc error: )*EOF|failed to get conn"
+    r"|lead thread didn't get connection|leadership lost while committing log",
+    UNSURE, "UNAVAILABLE", "nomad.md 1.6 (nomad/structs/errors.go, helper/pool/pool.go: a change of leader)",
+    hint="the servers are choosing a leader",
+)  # fmt: skip
+"""Between two leaders: whatever the call was, it may be tried again if it changes nothing."""
 _TOKEN = "the token needs the capabilities of configs/nomad/policy.hcl"
 _NO_CONTROLLER = "Nomad says this too while the plugin is down; look at `nomad plugin status`"
 
@@ -149,8 +156,8 @@ TABLE: tuple[Row, ...] = (
          "identity.json: OpenID configuration without oidc_issuer"),
     _row(r"websocket connection not found", REFUSED, "INVALID_ARGUMENT",
          "exec.json: exec endpoint without a websocket upgrade"),
-    _row(r"No cluster leader|rpc error: (EOF|failed to get conn)|failed to find clients running controller plugin",
-         UNSURE, "UNAVAILABLE", "nomad.md 1.6 and 7.1, row 10 (texts of an agent without its server or client)"),
+    LEADERLESS,
+    _row(r"failed to find clients running controller plugin", UNSURE, "UNAVAILABLE", "nomad.md 7.1, row 10"),
 )  # fmt: skip
 
 BY_STATUS: dict[int, tuple[FailureKind, str, str]] = {
@@ -225,6 +232,11 @@ _RAISED: dict[str, type[BridgeError]] = {
     "FAILED_PRECONDITION": ConflictError,
     "OUT_OF_RANGE": InvalidError,
 }
+
+
+def is_leaderless(answer: AnswerError) -> bool:
+    """Whether the servers had no leader, or lost it during the call."""
+    return answer.status >= 500 and LEADERLESS.pattern.search(answer.text) is not None
 
 
 def as_error(answer: AnswerError, what: str) -> BridgeError:

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from adapters.nomad import errors, versions
 from adapters.nomad.client import Client, UnreadableError
 from adapters.nomad.errors import AnswerError
 from bridge.model.failure import UnavailableError
@@ -72,25 +73,32 @@ def parse(line: bytes) -> Sequence[Event]:
 
 
 class Watcher:
-    """Follows one namespace (or all, `*`) until cancelled."""
+    """Follows one namespace (or all, `*`) until cancelled. `resync` lists the jobs; it is asked after each connect,
+    and when the stream shows that the cluster's state went back."""
 
     def __init__(
-        self, client: Client, namespace: str, topics: Sequence[str], *, on_event: Handler, resync: Resync
+        self, client: Client, namespace: str, agent: versions.Agent, *, on_event: Handler, resync: Resync
     ) -> None:
         self._client = client
         self._settings = client.settings
         self._namespace = namespace
-        self._topics = tuple(topics)
+        self._agent = agent
         self._on_event = on_event
         self._resync = resync
         self._index = 0
-        self._jobs_index = 1
+        self._jobs_index = 0
+        """0: the next query does not wait, also on a cluster without any job."""
         self._seen: collections.deque[tuple[int, str, str, str, str]] = collections.deque(maxlen=_REMEMBERED)
         self._seen_set: set[tuple[int, str, str, str, str]] = set()
         self.sentence = "its jobs are not read yet"
         """Empty while the stream flows; else why it does not."""
-        self.readable = True
-        """False once an agent has answered a stream that no client can read; blocking queries from then on."""
+        self._garbled: list[versions.Version | None] = []
+        """The version whose stream could not be read, once that was seen."""
+
+    @property
+    def readable(self) -> bool:
+        """False for an agent whose stream no client can read; blocking queries then, until its version changes."""
+        return not self._agent.has(versions.STREAM_UNREADABLE) and self._garbled != [self._agent.version]
 
     async def run(self) -> None:
         """Stream, resync, back off, for ever."""
@@ -102,9 +110,13 @@ class Watcher:
                     await self._stream()
                     trouble = "the agent closed the event stream"
             except UnreadableError as error:
-                self.readable = False
+                self._garbled = [self._agent.version]
                 log.warning("%s; blocking queries are used instead", error)
-            except (AnswerError, UnavailableError) as error:
+            except AnswerError as error:
+                trouble = str(errors.as_error(error, "read the event stream"))
+                if error.status == 403:
+                    trouble = f"the event stream was refused; {self._needs()}"
+            except UnavailableError as error:
                 trouble = str(error)
             connected = self.sentence == ""
             failures = 0 if connected else failures + 1
@@ -118,23 +130,37 @@ class Watcher:
         delay: float = min(most, first * 2.0 ** min(failures, 16))
         return delay * random.uniform(0.75, 1.25)
 
+    def _needs(self) -> str:
+        """The rule that a token needs for this stream."""
+        where = "; in each namespace that exists" if self._namespace == "*" else ""
+        return f'the token needs read-job: namespace "{self._namespace}" {{ capabilities = ["read-job"] }}{where}'
+
     async def _stream(self) -> None:
         """One connection, from its first heartbeat to its end."""
-        query = [("namespace", self._namespace), *(("topic", topic) for topic in self._topics)]
+        query = [("namespace", self._namespace)]
+        query += [("topic", topic) for topic in versions.topics(self._agent.version)]
         if self._index:
             query.append(("index", str(self._index)))
         self._forget_older()
         settings = self._settings
         async with self._client.lines("/v1/event/stream", query) as lines:
-            first = await _within(settings.stream_first_seconds, lines, "no first heartbeat: refused, or no leader")
+            try:
+                first = await _within(settings.stream_first_seconds, lines)
+            except TimeoutError:
+                raise RefusedError("no first heartbeat: refused, or no leader", hint=self._needs()) from None
             if first is None:
-                raise RefusedError("the event stream ended before its first heartbeat: refused")
+                raise RefusedError("the event stream ended before its first heartbeat: refused", hint=self._needs())
             await self._resync()
             self.sentence = ""
             line: bytes | None = first
             while line is not None:
                 await self._take(line)
-                line = await _within(settings.stream_silence_seconds, lines, "the event stream fell silent")
+                try:
+                    line = await _within(settings.stream_silence_seconds, lines)
+                except TimeoutError:
+                    raise UnavailableError(
+                        f"the event stream fell silent for {settings.stream_silence_seconds:g} s"
+                    ) from None
 
     def _forget_older(self) -> None:
         """Only the entry that is resumed at can come again. A rebuilt server counts from the beginning, and its
@@ -150,39 +176,54 @@ class Watcher:
         except (ValueError, TypeError) as error:
             raise UnavailableError(f"the event stream brought a line that is no event: {error}") from error
         for event in events:
-            self._index = max(self._index, event.index)
             if event.identity in self._seen_set:
                 continue
+            if event.index < self._index:
+                await self._went_back(event.index)
+            self._index = max(self._index, event.index)
             if len(self._seen) == self._seen.maxlen:
                 self._seen_set.discard(self._seen[0])
             self._seen.append(event.identity)
             self._seen_set.add(event.identity)
             await self._on_event(event)
 
+    async def _went_back(self, index: int) -> None:
+        """An event that is older than the newest one and was never seen: this server knows less than the one before
+        (its state was restored, or it lags). To resume at the old index would be to wait for what may never come."""
+        where = self._namespace
+        log.warning("nomad events of namespace %s: the index went back from %d to %d", where, self._index, index)
+        self._index = 0
+        self._forget_all()
+        await self._resync()
+
+    def _forget_all(self) -> None:
+        self._seen.clear()
+        self._seen_set.clear()
+        self._jobs_index = 0
+
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try, and follow the jobs meanwhile by a blocking query."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
+        in_its_stead = not self.readable  # asked now: the agent may be upgraded while we wait
         try:
-            answer = await self._client.wait(
-                "/v1/jobs", {"namespace": self._namespace}, index=self._jobs_index, wait_seconds=seconds
-            )
+            # One row is enough: the index is what is waited for, and the list follows when it moved.
+            asked = {"namespace": self._namespace, "per_page": "1"}
+            answer = await self._client.wait("/v1/jobs", asked, index=self._jobs_index, wait_seconds=seconds)
             changed = answer.index != self._jobs_index
-            self._jobs_index = max(1, answer.index)
             if changed:
                 await self._resync()
-            if not self.readable:
+            self._jobs_index = max(1, answer.index)
+            if in_its_stead:
                 self.sentence = ""
                 end = min(end, loop.time() + _LEAST_PAUSE_SECONDS)
         except (AnswerError, UnavailableError) as error:
-            self.sentence = str(error)
+            self._jobs_index = 0  # whoever answers next may count from the beginning
+            self.sentence = str(errors.as_error(error, "list the jobs") if isinstance(error, AnswerError) else error)
         await asyncio.sleep(max(0.0, end - loop.time()))
 
 
-async def _within(seconds: float, lines: AsyncIterator[bytes], sentence: str) -> bytes | None:
-    """The next line in time, or None at the end of the stream. RefusedError when time is up."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await anext(lines, None)
-    except TimeoutError:
-        raise RefusedError(sentence, hint="the token needs read-job in every namespace that is watched") from None
+async def _within(seconds: float, lines: AsyncIterator[bytes]) -> bytes | None:
+    """The next line in time, or None at the end of the stream. TimeoutError when time is up."""
+    async with asyncio.timeout(seconds):
+        return await anext(lines, None)

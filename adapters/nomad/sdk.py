@@ -17,7 +17,7 @@ import nomad.api.exceptions
 import requests
 import requests.adapters
 
-from adapters.nomad.client import Client, part
+from adapters.nomad.client import Client, outlast_election, part
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings
 from adapters.nomad.token import Token
@@ -134,8 +134,20 @@ class Sdk:
         return request
 
     async def _run(self, call: Callable[[], Any]) -> Any:
-        """The call in a thread. AnswerError and UnavailableError as the client raises them."""
+        """The read in a thread. AnswerError and UnavailableError as the client raises them."""
+        return await outlast_election(lambda: self._once(call))
+
+    async def _once(self, call: Callable[[], Any]) -> Any:
+        """Once more with another token, where the first was denied and has been replaced meanwhile."""
         token = await self._token.get()
+        try:
+            return await self._in_thread(call, token)
+        except AnswerError as error:
+            if error.status != 403 or (fresh := await self._token.get(fresh=True)) == token:
+                raise
+        return await self._in_thread(call, fresh)
+
+    async def _in_thread(self, call: Callable[[], Any], token: str) -> Any:
         loop = asyncio.get_running_loop()
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="nomad-sdk")

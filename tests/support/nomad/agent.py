@@ -14,6 +14,7 @@ import asyncio
 import os
 import shutil
 import socket
+import ssl
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -44,8 +45,12 @@ T = TypeVar("T")
 class FakeNomad:
     """A fake agent. Use it as an async context manager; every process and socket of it ends with the block."""
 
-    def __init__(self, *, acl: bool = False, settings: Settings | None = None) -> None:
+    def __init__(
+        self, *, acl: bool = False, settings: Settings | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.settings = settings or Settings()
+        self.tls = tls
+        self.peers: dict[str, FakeNomad] = {}
         self.state = State(node_name=self.settings.node_name, region=self.settings.region)
         stream = StreamSettings(
             self.settings.heartbeat_seconds, self.settings.denied_close_seconds, self.settings.stream_status_line
@@ -104,7 +109,7 @@ class FakeNomad:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
-        self._site = web.TCPSite(self._web, "127.0.0.1", self.port, reuse_address=True)
+        self._site = web.TCPSite(self._web, "127.0.0.1", self.port, reuse_address=True, ssl_context=self.tls)
         await self._site.start()
 
     async def stop(self) -> None:
@@ -120,9 +125,22 @@ class FakeNomad:
         self.events.clear()
         await self.start()
 
+    def federate(self, other: FakeNomad) -> None:
+        """Join two regions: a request for the other's region is passed on to it."""
+        self.peers[other.state.region] = other
+        other.peers[self.state.region] = self
+
+    def restore(self, index: int) -> None:
+        """What `nomad operator snapshot restore` of an older snapshot does: what came after that index is gone, the
+        index goes on from there, streams end and blocking queries wake (nomad/fsm.go Restore, StateStore.Abandon)."""
+        self.state.go_back(index)
+        self.events.clear()
+        self.events.close_streams(abort=False)
+        self.state.ring()
+
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def address(self) -> str:
@@ -217,7 +235,10 @@ class FakeNomad:
     async def _serve(self, request: web.Request, path: str, task_api: bool) -> web.StreamResponse:
         if task_api:
             self._check_task_api(request)
-        if request.query.get("region", self.state.region) != self.state.region:
+        region = request.query.get("region", self.state.region)
+        if region in self.peers:
+            return await self.peers[region]._serve(request, path, task_api)
+        if region != self.state.region:
             raise Refusal(500, "No path to region")
         if routes.late_check(path):
             request[acl_module.CALLER] = acl_module.ANONYMOUS if self.acl.enabled else acl_module.EVERYONE

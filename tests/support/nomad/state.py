@@ -132,6 +132,16 @@ class State:
         self.ring()
         return self.index
 
+    def go_back(self, index: int) -> None:
+        """Forget every job version that is newer than this index, and count from it again."""
+        for key, versions in list(self.jobs.items()):
+            kept = [row for row in versions if row["JobModifyIndex"] <= index]
+            self.jobs[key] = kept
+            if not kept:
+                del self.jobs[key]
+        self.index = index
+        self.tables = {table: min(held, index) for table, held in self.tables.items()}
+
     def table_index(self, tables: Iterable[str]) -> int:
         return max((self.tables.get(table, 0) for table in tables), default=0) or 1
 

@@ -1,4 +1,4 @@
-"""Settings, versions and event lines: what is taken and what is refused."""
+"""Settings and event lines: what is taken and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pydantic
 import pytest
 
-from adapters.nomad import events, versions
+from adapters.nomad import events
 from adapters.nomad.settings import Settings
 
 
@@ -45,40 +45,6 @@ def test_bad_settings_are_refused(given: dict[str, object], part: str) -> None:
 def test_plugin_settings_win_over_the_general_route() -> None:
     settings = Settings(state_dir="/s", route="socket", plugins={"a": {"route": "api"}})  # type: ignore[dict-item]
     assert (settings.plugin("a").route, settings.plugin("b").route) == ("api", "socket")
-
-
-@pytest.mark.parametrize(
-    ("text", "traits"),
-    [
-        ("2.0.6-dev", set()),
-        ("1.11.3", set()),
-        ("1.11.2", {versions.STREAM_UNREADABLE}),
-        ("1.11.1", set()),
-        ("1.11.0", {versions.NO_VOLUME_EVENTS}),
-        ("1.10.6", set()),
-        ("1.10.5", {versions.NO_VOLUME_EVENTS}),
-        ("1.10.0", {versions.NO_VOLUME_EVENTS, versions.DELETE_WITHOUT_SECRETS}),
-        ("1.9.7", {versions.NO_PLUGIN_EVENTS, versions.DELETE_WITHOUT_SECRETS}),
-        ("1.6.5", {versions.NO_PLUGIN_EVENTS, versions.NO_IDENTITIES, versions.DELETE_WITHOUT_SECRETS}),
-    ],
-)
-def test_what_versions_can_do(text: str, traits: set[str]) -> None:
-    assert versions.traits(versions.parse(text)) == traits
-
-
-def test_volume_events_are_never_asked_for() -> None:
-    for text in ("1.6.5", "1.8.0", "1.10.0", "1.10.5", "1.11.0", "1.11.2", "2.0.6"):
-        topics = versions.topics(versions.parse(text))
-        assert "Job" in topics
-        assert not {"CSIVolume", "*"} & set(topics)
-    assert versions.topics(versions.parse("1.9.9")) == ("Job",)
-    assert versions.topics(None) == ("Job", "CSIPlugin")
-
-
-def test_the_version_of_an_agent() -> None:
-    assert versions.of_agent({"config": {"Version": {"Version": "2.0.6", "VersionPrerelease": "dev"}}}) == (2, 0, 6)
-    assert versions.of_agent({"config": {}}) is None
-    assert versions.parse("main") is None
 
 
 def test_event_lines() -> None:
