@@ -217,6 +217,7 @@ class Hooks:
             asked_by=f"nomad job {wanted.job}",
             why=f"deploy of version {wanted.version}",
             labels={"job": wanted.job, "group": ",".join(wanted.groups)},
+            users={"job": (wanted.job,), "group": tuple(wanted.groups)},
             uid=wanted.uid,
         )
 

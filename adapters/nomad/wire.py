@@ -68,7 +68,26 @@ def volume(cluster: str, row: Row, secret: SecretRef) -> Volume:
         context=_strings(row.get("Context")),
         secret=secret,
         users=users(row),
+        user_labels=user_labels(row),
+        accessible=topologies(row),
     )
+
+
+def topologies(row: Row) -> tuple[Mapping[str, str], ...]:
+    """Where it can be used. Nomad puts nulls before the real ones."""
+    places = (place.get("Segments") for place in row.get("Topologies") or () if place)
+    return tuple(_strings(segments) for segments in places if segments)
+
+
+def user_labels(row: Row) -> dict[str, tuple[str, ...]]:
+    """The claims in Nomad's words: job, group, allocation, node. A claim in no list has its allocation only."""
+    claims = {*(row.get("WriteAllocs") or ()), *(row.get("ReadAllocs") or ())}
+    stubs = [a for a in row.get("Allocations") or () if a.get("ID") in claims]
+    found = {"allocation": claims} | {
+        name: {str(stub.get(field) or "") for stub in stubs}
+        for name, field in (("job", "JobID"), ("group", "TaskGroup"), ("node", "NodeName"))
+    }
+    return {name: tuple(sorted(values - {""})) for name, values in found.items() if values - {""}}
 
 
 def users(row: Row) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class SnapshotBody(Body):
     secrets: SecretsBody = SecretsBody()
     why: fields.Text = ""
     labels: fields.TextMap = {}
+    pin: bool = Field(False, description="Pin it from the first moment; `why` is the reason.")
 
 
 class RestoreBody(Body):
@@ -86,6 +87,18 @@ class CreateQuery(Query):
     )
 
 
+class PinBody(Body):
+    """Keep a snapshot: nobody can delete it until it is unpinned."""
+
+    why: fields.Text = Field("", description="A reason for people; shown to who wants to delete it.")
+
+
+class PolicyBody(Body):
+    """What deleting the snapshot is to mean."""
+
+    deletion_policy: fields.Policy
+
+
 class SnapshotQuery(Query):
     """Filters and paging of the snapshot list; an empty one is no condition."""
 
@@ -95,6 +108,11 @@ class SnapshotQuery(Query):
     driver: fields.Name = ""
     state: list[fields.State] = Field([], description="May be given several times.")
     selector: fields.Selector = Field("", description="Labels: key=value,key=value.")
+    used_by: fields.Selector = Field(
+        "",
+        description="Who had the volume when the snapshot was asked for: name=value,name=value. The names are the "
+        "orchestrator's own (on Nomad job, group, allocation, node); `*` at the end of a value stands for any rest.",
+    )
     prefix: fields.Name = Field("", description="The start of the uid.")
     per_page: fields.PerPage = 100
     next_token: fields.Token = Field("", description="Of the last page.")

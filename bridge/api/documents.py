@@ -28,6 +28,15 @@ class FailureDocument(Document):
     hint: str
 
 
+class PinDocument(Document):
+    """Why a snapshot is kept. `operation` holds it until it is done; empty for the pin that people set."""
+
+    pinned_by: str
+    why: str
+    operation: str
+    pinned_at: Instant | None
+
+
 class SnapshotDocument(Document):
     """One snapshot, whichever orchestrator it came from."""
 
@@ -54,6 +63,8 @@ class SnapshotDocument(Document):
     why: str
     labels: dict[str, str]
     parameters: dict[str, str]
+    users: dict[str, list[str]] = Field(description="Who had the volume when this was asked for.")
+    pins: list[PinDocument] = Field(description="With any, it cannot be deleted.")
 
 
 class StepDocument(Document):

@@ -6,6 +6,7 @@ from bridge.api import documents, times
 from bridge.model.failure import Failure
 from bridge.model.node import Node
 from bridge.model.operation import Operation
+from bridge.model.pin import Pin
 from bridge.model.plugin import PluginDescription
 from bridge.model.view import ClusterView, SnapshotView
 from bridge.model.volume import Volume
@@ -44,6 +45,18 @@ def snapshot(view: SnapshotView) -> documents.SnapshotDocument:
         why=view.why,
         labels=dict(view.labels),
         parameters=dict(view.parameters),
+        users={name: list(values) for name, values in view.users.items()},
+        pins=[pin(one) for one in view.pins],
+    )
+
+
+def pin(value: Pin) -> documents.PinDocument:
+    """One reason to keep a snapshot."""
+    return documents.PinDocument(
+        pinned_by=value.who,
+        why=value.why,
+        operation=value.owner,
+        pinned_at=times.from_seconds(value.pinned_at),
     )
 
 

@@ -56,6 +56,7 @@ async def list_snapshots(call: Call[asks.SnapshotQuery, None]) -> Answer:
         driver=query.driver,
         states=tuple(query.state),
         labels=fields.parse_selector(query.selector),
+        users=fields.parse_selector(query.used_by),
         uid_prefix=query.prefix,
     )
     page = await call.desk.snapshots(call.caller, which, limit=query.per_page, token=query.next_token)
@@ -81,6 +82,27 @@ async def delete_snapshot(call: Call[asks.DeleteQuery, None]) -> Answer:
     """Delete a snapshot; the operation ends when it is gone, or retained by its policy."""
     operation = await call.desk.delete_snapshot(call.caller, call.ref, abandon=call.query.abandon)
     return Answer(render.operation(operation), _location(operation))
+
+
+@routes.add("POST", "/v1/snapshots/{ref}/pin", answer=documents.SnapshotDocument, body=asks.PinBody, problems=(404,))
+async def pin_snapshot(call: Call[asks.NoQuery, asks.PinBody]) -> Answer:
+    """Pin a snapshot: nobody can delete it, whatever its policy says. A repeat replaces the reason."""
+    return Answer(render.snapshot(await call.desk.pin_snapshot(call.caller, call.ref, why=call.body.why)))
+
+
+@routes.add("DELETE", "/v1/snapshots/{ref}/pin", answer=documents.SnapshotDocument, problems=(404, 409))
+async def unpin_snapshot(call: Call[asks.NoQuery, None]) -> Answer:
+    """Let people's pin go. Pins of operations stay, and go with their operation."""
+    return Answer(render.snapshot(await call.desk.unpin_snapshot(call.caller, call.ref)))
+
+
+@routes.add(
+    "POST", "/v1/snapshots/{ref}/policy", answer=documents.SnapshotDocument, body=asks.PolicyBody, problems=(404,)
+)
+async def set_deletion_policy(call: Call[asks.NoQuery, asks.PolicyBody]) -> Answer:
+    """Change the deletion policy. Nothing is deleted by it: a retained snapshot is under management again."""
+    policy = DeletionPolicy(call.body.deletion_policy)
+    return Answer(render.snapshot(await call.desk.set_deletion_policy(call.caller, call.ref, policy)))
 
 
 @routes.add(
@@ -133,6 +155,8 @@ def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft
         asked_by=caller.name,
         why=body.why,
         labels={**body.labels, **dict(caller.labels)},
+        users={name: (value,) for name, value in caller.labels},
+        pin=body.pin,
     )
 
 

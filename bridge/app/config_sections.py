@@ -222,6 +222,8 @@ class CsiSection(Section):
     poll_first: Duration = 0.25
     """The first look whether a cut snapshot is ready; then ever longer, up to `poll_most`."""
     poll_most: Duration = 10.0
+    restored_volumes_share_blocks: list[str] = []
+    """Drivers whose restored volumes live on the snapshot's blocks: it is not deleted while one is registered."""
 
     @pydantic.model_validator(mode="after")
     def _poll_grows(self) -> CsiSection:

@@ -32,6 +32,7 @@ from bridge.service import supervise, work
 from bridge.service.catalogue import Catalogue as Snapshots
 from bridge.service.desk import FrontDesk
 from bridge.service.intake import HookIntake
+from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane, lane
 from bridge.service.operations import CREATE, Operations
 from bridge.service.restores import Restores
@@ -100,11 +101,14 @@ class Service:
     def assemble(self) -> None:
         """The neutral parts, over the lanes."""
         self.operations = Operations(self.ledger, self.clock, on_end=self._count_end)
+        sharing = frozenset(self.settings.csi.restored_volumes_share_blocks)
+        self.keeper = Keeper(self.lanes, self.ledger, self.clock, sharing.__contains__)
         self.tools = work.Tools(
             plugins=self.registry,
             clock=self.clock,
             writer=mint(),
             busy=lambda key: self.restores.busy(key),
+            kept=self.keeper.sentence,
             on_step=self._count_step,
         )
         snapshots = Snapshots(self.lanes, self.ledger)
@@ -125,6 +129,7 @@ class Service:
             wake=self.runner.wake,
             mint=mint,
             nodes=lambda: self.hub.nodes() if self.hub is not None else (),
+            keeper=self.keeper,
             delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
         )
         self.hub = self._hub()

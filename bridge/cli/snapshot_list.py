@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
-from bridge.cli import completing, figures, options, output, refs
+from bridge.cli import completing, exits, figures, options, output, refs
 from bridge.cli.output import Column, Sheet
+from bridge.cli.snapshot_keep import pin_text
 
 Json = dict[str, Any]
 STATES = ("pending", "cutting", "processing", "ready", "failing", "deleting", "retained")
 SHORT_UID = 8
+FULL_ID = 36
+"""Characters of an allocation's id; a shorter one is the start of it."""
 
 
 def _age(item: Json) -> str:
@@ -22,6 +25,14 @@ def _age(item: Json) -> str:
 def _message(item: Json) -> str:
     failure = item["failure"]
     return str(failure["message"] if failure else item["message"])
+
+
+def _remedy(item: Json) -> str:
+    return str(item["failure"]["hint"]) if item["failure"] else ""
+
+
+def _users(item: Json) -> str:
+    return " ".join(f"{name}={','.join(values)}" for name, values in sorted(item["users"].items()))
 
 
 SHEET = Sheet(
@@ -41,7 +52,11 @@ SHEET = Sheet(
         Column("POLICY", lambda item: item["deletionPolicy"], wide=True),
         Column("ASKED-BY", lambda item: item["askedBy"], wide=True),
         Column("WHY", lambda item: item["why"]),
+        Column("CUT-AT", lambda item: item["cutAt"] or figures.UNKNOWN, wide=True),
+        Column("USED-BY", _users, wide=True),
+        Column("PINNED", lambda item: "; ".join(pin_text(one) for one in item["pins"]), wide=True),
         Column("MESSAGE", _message, wide=True),
+        Column("REMEDY", _remedy, wide=True),
     ),
     refs.name_of,
 )
@@ -54,6 +69,16 @@ SHEET = Sheet(
 @click.option("--volume", default="", help="Only snapshots of this volume.")
 @click.option("--driver", default="", help="Only of this driver.")
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Repeatable.")
+@click.option("--job", "of_job", default="", metavar="NAME", help="Only of volumes that this job had then.")
+@click.option(
+    "--allocation",
+    "of_allocation",
+    default="",
+    metavar="ID",
+    help="… that this allocation had; the start of it will do.",
+)
+@click.option("--node", "of_node", default="", metavar="NAME", help="… that were in use on this node.")
+@click.option("--used-by", type=options.Pair(), multiple=True, help="name=value of who had the volume; repeatable.")
 @click.option("-l", "--selector", type=options.Pair(), multiple=True, help="Label key=value; repeatable.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="At most so many [all].")
 @options.printed
@@ -71,12 +96,28 @@ def list_snapshots(client: Any, refs_: tuple[str, ...], form: str, limit: int, *
             "driver": given["driver"],
             "state": given["states"],
             "selector": ",".join(f"{key}={value}" for key, value in given["selector"]),
+            "used_by": _used_by(given),
         }
         items = list(client.items("/v1/snapshots", query, limit=limit))
     document = {"apiVersion": "snapbridge/v1", "kind": "SnapshotList", "items": items, "nextToken": ""}
     if form == "table":
         items[:] = _with_short_uids(items)
     output.show_list(SHEET, document, form)
+
+
+def _used_by(given: Json) -> str:
+    """The filter on who had the volume. The start of an allocation's id is enough, as everywhere in Nomad."""
+    start = given["of_allocation"]
+    wanted = {
+        "job": given["of_job"],
+        "allocation": f"{start}*" if 0 < len(start) < FULL_ID else start,
+        "node": given["of_node"],
+    }
+    pairs = [*((name, value) for name, value in wanted.items() if value), *given["used_by"]]
+    for name, value in pairs:
+        if "," in value or "," in name:
+            raise exits.Stop(f"{name}={value} has a comma, which no filter can hold", code=exits.USAGE)
+    return ",".join(f"{name}={value}" for name, value in pairs)
 
 
 def _with_short_uids(items: list[Json]) -> list[Json]:
@@ -128,6 +169,8 @@ def _rows(snapshot: Json) -> list[tuple[str, object]]:
         ("Why", snapshot["why"]),
         ("Labels", snapshot["labels"]),
         ("Parameters", snapshot["parameters"]),
+        ("Used by", {name: ", ".join(values) for name, values in snapshot["users"].items()}),
+        ("Pinned", [pin_text(one) for one in snapshot["pins"]]),
     ]
     failure = snapshot["failure"]
     if failure:

@@ -10,6 +10,7 @@ import click
 
 from bridge.cli import completing, exits, options, output, progress, refs
 from bridge.cli.snapshot_delete import delete
+from bridge.cli.snapshot_keep import pin, set_policy, unpin
 from bridge.cli.snapshot_list import describe, list_snapshots
 
 Json = dict[str, Any]
@@ -35,6 +36,7 @@ def group() -> None:
     help="create=REF, delete=REF or inspect=REF; REF is env:NAME, file:PATH, k8s:… or nomadVar:…",
 )  # fmt: skip
 @click.option("--why", default="", help="A note for people.")
+@click.option("--pin", is_flag=True, help="Pin it: nobody can delete it until it is unpinned; --why is the reason.")
 @click.option("--idempotency-key", default="", help="The same key again books nothing twice.")
 @options.waiting
 @click.option("--wait-for", type=click.Choice(["cut", "ready"]), help="What to wait for [ready]; implies --wait.")
@@ -153,6 +155,7 @@ def _body(given: dict[str, Any]) -> Json:
         "secrets": wanted,
         "why": given["why"],
         "labels": options.pairs(given["labels"], "--label"),
+        "pin": given["pin"],
     }
 
 
@@ -164,5 +167,5 @@ def _name_by_time(volume: str) -> str:
     return f"{volume}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-for command in (create, list_snapshots, describe, delete, restore):
+for command in (create, list_snapshots, describe, delete, restore, pin, unpin, set_policy):
     group.add_command(command)

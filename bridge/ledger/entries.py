@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from bridge.ledger import codec, revision
+from bridge.ledger import codec, keeping, revision
 from bridge.ledger.revision import Revisions
-from bridge.ledger.schema import LIVE, records, request_labels, requests
+from bridge.ledger.schema import LIVE, records, request_labels, request_users, requests
 from bridge.model.failure import ConflictError, InvalidError
 from bridge.model.keys import Key
-from bridge.model.snapshot import HandleSource, Record, SnapshotState
+from bridge.model.snapshot import HandleSource, SnapshotState, Wish
 from bridge.ports.ledger import Entry, EntryFilter, Page
 
 _NEWEST = (requests.c.created_at.desc(), requests.c.sequence.desc())
@@ -59,6 +59,7 @@ def add(connection: sa.Connection, revisions: Revisions, entry: Entry) -> Entry:
         )
     connection.execute(sa.insert(requests), {"sequence": int(saved.version), **values})
     _put_labels(connection, saved)
+    _put_users(connection, saved)
     return saved
 
 
@@ -75,8 +76,10 @@ def find(connection: sa.Connection, cluster: str, namespace: str, name: str) -> 
 
 
 def change(connection: sa.Connection, revisions: Revisions, entry: Entry) -> Entry:
-    """Compare-and-set. Its place in the list stays."""
+    """Compare-and-set. Its place in the list stays. PinnedError when a pinned one is to be withdrawn."""
     what = f"the snapshot {entry.key}"
+    if entry.wish is Wish.ABSENT:
+        keeping.refuse_pinned(connection, entry.key)
     version = revision.parse(entry.version, what)
     saved = dataclasses.replace(entry, version=str(revisions.next()))
     which = {"of": str(entry.key), "old": version}
@@ -103,22 +106,16 @@ def list_page(connection: sa.Connection, which: EntryFilter, *, limit: int, toke
 
 def holders(connection: sa.Connection, driver: str, handle: str, *, adopted_only: bool) -> Sequence[Entry]:
     """Live entries whose snapshot on the backend is this one."""
-    live = sa.select(requests.c.body).where(requests.c.driver == driver, LIVE)
-    text = orjson.dumps(handle).decode()
-    # An adopted entry names no volume; the text only narrows the search, the values decide.
-    adopted = connection.scalars(live.where(requests.c.volume == "", requests.c.body.contains(text, autoescape=True)))
-    found = [codec.loads(Entry, body) for body in adopted]
-    kept = [one for one in found if isinstance(one.source, HandleSource) and one.source.handle == handle]
+    if not handle:
+        return []
+    adopted = sa.select(requests.c.body).where(requests.c.driver == driver, requests.c.handle == handle, LIVE)
+    kept = [codec.loads(Entry, body) for body in connection.scalars(adopted)]
     if adopted_only:
         return kept
-    query = sa.select(requests.c.body, records.c.body.label("record")).join(records, records.c.key == requests.c.key)
-    query = query.where(requests.c.driver == driver, LIVE, records.c.body.contains(text, autoescape=True))
+    query = sa.select(requests.c.body).join(records, records.c.key == requests.c.key)
+    query = query.where(records.c.driver == driver, records.c.handle == handle, LIVE)
     known = {one.key for one in kept}
-    cut = [
-        codec.loads(Entry, row.body)
-        for row in connection.execute(query)
-        if codec.loads(Record, row.record).handle == handle
-    ]
+    cut = [codec.loads(Entry, body) for body in connection.scalars(query)]
     return [*kept, *(one for one in cut if one.key not in known)]
 
 
@@ -139,7 +136,17 @@ def _conditions(which: EntryFilter) -> list[sa.ColumnElement[bool]]:
             request_labels.c.name == name, request_labels.c.value == value
         )
         conditions.append(requests.c.key.in_(labelled))
+    conditions += [requests.c.key.in_(_used_by(name, value)) for name, value in which.users.items()]
     return conditions
+
+
+def _used_by(name: str, value: str) -> sa.Select[tuple[str]]:
+    """The keys whose volume was used by this; a value that ends in `*` is the start of one."""
+    found = sa.select(request_users.c.key).where(request_users.c.name == name)
+    if not value.endswith("*"):
+        return found.where(request_users.c.value == value)
+    start = value[:-1]
+    return found.where(request_users.c.value >= start, request_users.c.value < start + _LAST_CHARACTER)
 
 
 def _known_state(state: str) -> str:
@@ -169,6 +176,7 @@ def _columns(entry: Entry) -> dict[str, Any]:
         "held": entry.held,
         "created_at": entry.created_at,
         "version": int(entry.version),
+        "handle": entry.source.handle if isinstance(entry.source, HandleSource) else "",
     }
 
 
@@ -176,6 +184,17 @@ def _put_labels(connection: sa.Connection, entry: Entry) -> None:
     rows = [{"key": str(entry.key), "name": name, "value": value} for name, value in entry.labels.items()]
     if rows:
         connection.execute(sa.insert(request_labels), rows)
+
+
+def _put_users(connection: sa.Connection, entry: Entry) -> None:
+    """Written once: who had the volume at that time does not change."""
+    rows = [
+        {"key": str(entry.key), "name": name, "value": value}
+        for name, values in entry.users.items()
+        for value in dict.fromkeys(values)
+    ]
+    if rows:
+        connection.execute(sa.insert(request_users), rows)
 
 
 def _make_token(row: Any) -> str:

@@ -41,6 +41,8 @@ def save(connection: sa.Connection, revisions: Revisions, key: Key, record: Reco
         "condemned": saved.condemned,
         "version": int(saved.version),
         "body": codec.dumps(saved),
+        "driver": saved.driver,
+        "handle": saved.handle,
     }
     if not record.version:
         _insert(connection, key, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration that this code knows."""
 APPLICATION_ID = 0x534E4252
 """Marks an SQLite file as ours (PRAGMA application_id)."""
@@ -40,7 +40,9 @@ requests = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("handle", sa.Text, nullable=False, server_default=""),
 )
+"""`handle` is that of an adopted snapshot; empty for one that is cut."""
 LIVE = sa.text("state NOT IN ('gone', 'retained')")
 """A name is taken by an entry in any other state: gone has left nothing, retained is out of our hands."""
 sa.Index(
@@ -57,6 +59,7 @@ sa.Index("requests_by_name", requests.c.cluster, requests.c.namespace, requests.
 sa.Index("requests_by_volume", requests.c.volume, requests.c.created_at, requests.c.sequence)
 sa.Index("requests_by_state", requests.c.state, requests.c.created_at, requests.c.sequence)
 sa.Index("requests_by_uid", requests.c.uid)
+sa.Index("requests_by_handle", requests.c.driver, requests.c.handle)
 
 request_labels = sa.Table(
     "request_labels",
@@ -67,6 +70,16 @@ request_labels = sa.Table(
 )
 sa.Index("request_labels_by_value", request_labels.c.name, request_labels.c.value, request_labels.c.key)
 
+request_users = sa.Table(
+    "request_users",
+    metadata,
+    sa.Column("key", sa.Text, sa.ForeignKey("requests.key", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+)
+"""Who had the volume when the snapshot was asked for; a name may have several values."""
+sa.Index("request_users_by_value", request_users.c.name, request_users.c.value, request_users.c.key)
+
 records = sa.Table(
     "records",
     metadata,
@@ -75,7 +88,33 @@ records = sa.Table(
     sa.Column("condemned", sa.Boolean, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("driver", sa.Text, nullable=False, server_default=""),
+    sa.Column("handle", sa.Text, nullable=False, server_default=""),
 )
+sa.Index("records_by_handle", records.c.driver, records.c.handle)
+
+pins = sa.Table(
+    "pins",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("pinned_at", sa.Float, nullable=False),
+)
+"""A key with a row here is kept, in whichever orchestrator it lives."""
+
+origins = sa.Table(
+    "origins",
+    metadata,
+    sa.Column("cluster", sa.Text, primary_key=True),
+    sa.Column("driver", sa.Text, primary_key=True),
+    sa.Column("handle", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+"""From which snapshot or volume (`source`, its handle) a volume (`handle`) was made."""
+sa.Index("origins_by_source", origins.c.driver, origins.c.source)
 
 operations = sa.Table(
     "operations",

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from bridge.ledger import codec, entries, journal, records
+from bridge.ledger import codec, entries, journal, keeping, records
 from bridge.ledger.revision import Revisions
 from bridge.ledger.writer import Writer
 from bridge.model.failure import InvalidError
 from bridge.model.keys import Key
 from bridge.model.operation import Operation
+from bridge.model.pin import Pin
 from bridge.model.snapshot import Record
-from bridge.model.volume import Volume
+from bridge.model.volume import Origin, Volume
 from bridge.ports.clock import Clock
 from bridge.ports.ledger import Book, Entry, EntryFilter, Ledger, Page
 
@@ -109,6 +110,30 @@ class SqlLedger:
     async def holders(self, driver: str, handle: str, *, adopted_only: bool = False) -> Sequence[Entry]:
         """See ports.ledger.Book."""
         return await self._reader.run(lambda c: entries.holders(c, driver, handle, adopted_only=adopted_only))
+
+    async def recorded(self, driver: str, handles: Sequence[str]) -> frozenset[str]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: keeping.recorded(c, driver, handles))
+
+    async def pin(self, pin: Pin) -> Pin:
+        """See ports.ledger.Book."""
+        return await self._writer.run(lambda c: keeping.pin(c, pin))
+
+    async def unpin(self, key: Key, owner: str = "") -> bool:
+        """See ports.ledger.Book."""
+        return await self._writer.run(lambda c: keeping.unpin(c, key, owner))
+
+    async def pins(self, keys: Sequence[Key]) -> Sequence[Pin]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: keeping.pins(c, keys))
+
+    async def put_origin(self, origin: Origin) -> None:
+        """See ports.ledger.Book."""
+        await self._writer.run(lambda c: keeping.put_origin(c, origin))
+
+    async def made_from(self, driver: str, handle: str) -> Sequence[Origin]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: keeping.made_from(c, driver, handle))
 
     async def put_operation(self, operation: Operation) -> Operation:
         """See ports.ledger.Book."""

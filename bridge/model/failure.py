@@ -64,6 +64,18 @@ class ConflictError(BridgeError):
     code = "CONFLICT"
 
 
+class PinnedError(ConflictError):
+    """It is pinned: nobody may delete it until it is unpinned."""
+
+    code = "PINNED"
+
+
+class InUseError(ConflictError):
+    """Something that exists relies on it."""
+
+    code = "IN_USE"
+
+
 class LockedError(BridgeError):
     """Another process holds what this one needs for itself."""
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from bridge.model.keys import Key
+from bridge.model.pin import Pin
 from bridge.model.snapshot import SnapshotStatus
 
 
@@ -26,6 +27,9 @@ class SnapshotView:
     why: str = ""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    users: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Who had the volume when the snapshot was asked for."""
+    pins: tuple[Pin, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

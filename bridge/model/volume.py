@@ -51,6 +51,50 @@ class Volume:
     secret: SecretRef = NO_SECRET
     users: tuple[str, ...] = ()
     """Who has it attached or claimed now, in the orchestrator's own words."""
+    user_labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """The same for filters: names and values of the orchestrator's own. A name may have several values."""
+    accessible: tuple[Segments, ...] = ()
+    """The places that it can be used from; empty: everywhere, or not known."""
+
+    def shape(self) -> VolumeShape:
+        """What another volume needs to be like this one."""
+        return VolumeShape(
+            capacity_bytes=self.capacity_bytes or 0,
+            mode=self.mode,
+            access_modes=self.access_modes,
+            fs_type=self.fs_type,
+            parameters=dict(self.parameters),
+            secret=self.secret,
+            accessible=self.accessible,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VolumeShape:
+    """What is kept of a volume beside its snapshot, so that one like it can be made when it is long gone."""
+
+    capacity_bytes: int = 0
+    """0: not known."""
+    mode: VolumeMode = VolumeMode.FILESYSTEM
+    access_modes: tuple[AccessMode, ...] = (AccessMode.SINGLE_NODE_WRITER,)
+    fs_type: str = ""
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret: SecretRef = NO_SECRET
+    accessible: tuple[Segments, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """From what a volume was made. Known by handles: a volume may be registered under another name since."""
+
+    cluster: str
+    driver: str
+    handle: str
+    """The volume that was made."""
+    content: VolumeSource | HandleSource
+    operation: str = ""
+    made_at: float = 0.0
+    """Seconds since the epoch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

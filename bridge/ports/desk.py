@@ -8,6 +8,7 @@ from typing import Protocol
 from bridge.model.node import Node
 from bridge.model.operation import Operation
 from bridge.model.plugin import PluginDescription
+from bridge.model.snapshot import DeletionPolicy
 from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
@@ -44,8 +45,20 @@ class Desk(Protocol):
         """Withdraw the request; the operation ends when it is gone (or retained, by policy).
 
         A prefix is not accepted here: the full uid or name. `abandon` releases one whose open create cannot be
-        settled, and puts "orphan possible" on record.
+        settled, and puts "orphan possible" on record. PinnedError, InUseError: something keeps it.
         """
+        ...
+
+    async def pin_snapshot(self, caller: Caller, ref: str, *, why: str = "") -> SnapshotView:
+        """Keep it from being deleted by anybody. A repeat replaces the reason. No prefix, as for a delete."""
+        ...
+
+    async def unpin_snapshot(self, caller: Caller, ref: str) -> SnapshotView:
+        """Let people's pin go; those of operations stay and are shown. One without a pin is fine."""
+        ...
+
+    async def set_deletion_policy(self, caller: Caller, ref: str, policy: DeletionPolicy) -> SnapshotView:
+        """Change what a delete will mean. It deletes nothing: a retained snapshot is under management again."""
         ...
 
     async def restore_snapshot(

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from bridge.model.keys import Key
 from bridge.model.operation import Operation
+from bridge.model.pin import Pin
 from bridge.model.secret import SnapshotSecrets
 from bridge.model.snapshot import DeletionPolicy, Record, SnapshotStatus, Source, Wish
-from bridge.model.volume import Volume
+from bridge.model.volume import Origin, Volume, VolumeShape
 
 
 class Ledger(Protocol):
@@ -71,6 +72,10 @@ class Entry:
     abandon: bool = False
     status: SnapshotStatus | None = None
     """The last one told; None before the first pass."""
+    users: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Who had the volume when this was asked for, in the orchestrator's names and values."""
+    shape: VolumeShape | None = None
+    """What the source volume was like then: a restore needs no source. None where it was not known."""
     version: str = ""
 
 
@@ -92,6 +97,8 @@ class EntryFilter:
     driver: str = ""
     states: tuple[str, ...] = ()
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    users: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of who had the volume; a value that ends in `*` is the start of one."""
     uid_prefix: str = ""
 
 
@@ -123,6 +130,30 @@ class Book(Protocol):
 
         `adopted_only` leaves the first out, and is quick.
         """
+        ...
+
+    async def recorded(self, driver: str, handles: Sequence[str]) -> frozenset[str]:
+        """Which of these snapshots on the backend are on record here, cut or adopted, kept or on their way out."""
+        ...
+
+    async def pin(self, pin: Pin) -> Pin:
+        """Keep it; the same owner's earlier pin is replaced. ConflictError when its deletion was asked for."""
+        ...
+
+    async def unpin(self, key: Key, owner: str = "") -> bool:
+        """Let this owner's pin go; whether there was one."""
+        ...
+
+    async def pins(self, keys: Sequence[Key]) -> Sequence[Pin]:
+        """The pins of these keys, oldest first."""
+        ...
+
+    async def put_origin(self, origin: Origin) -> None:
+        """Remember from what a volume was made; a repeat replaces it."""
+        ...
+
+    async def made_from(self, driver: str, handle: str) -> Sequence[Origin]:
+        """The volumes that were made from this snapshot or volume, oldest first; gone ones too."""
         ...
 
     async def put_operation(self, operation: Operation) -> Operation:

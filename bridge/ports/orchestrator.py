@@ -90,6 +90,10 @@ class SnapshotDraft:
     asked_by: str = ""
     why: str = ""
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    users: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Who uses the volume, where the asker knows more than the cluster will tell; added to what that says."""
+    pin: bool = False
+    """Pin it from the first moment; `why` is the pin's reason."""
     uid: str = ""
     """Given by a hook that must not double on a repeat (deterministic); else minted by the service."""
 

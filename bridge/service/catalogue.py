@@ -145,6 +145,7 @@ def view(entry: Entry) -> SnapshotView:
         why=entry.why,
         labels=dict(entry.labels),
         parameters=dict(entry.parameters),
+        users=dict(entry.users),
     )
 
 
@@ -178,7 +179,16 @@ def matches(which: EntryFilter, one: SnapshotView) -> bool:
         return False
     if not one.key.uid.startswith(which.uid_prefix):
         return False
+    if not all(_used_by(one, name, value) for name, value in which.users.items()):
+        return False
     return all(one.labels.get(name) == value for name, value in which.labels.items())
+
+
+def _used_by(one: SnapshotView, name: str, value: str) -> bool:
+    """Whether this user had its volume; a value that ends in `*` is the start of one."""
+    if value.endswith("*"):
+        return any(known.startswith(value[:-1]) for known in one.users.get(name, ()))
+    return value in one.users.get(name, ())
 
 
 def unknown_cluster(name: str, lanes: Mapping[str, Lane]) -> NotFoundError:

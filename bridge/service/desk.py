@@ -7,21 +7,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from bridge.decide import names
-from bridge.model.failure import ConflictError, InvalidError, NotFoundError, UnavailableError
-from bridge.model.keys import Key, snapshot_key
+from bridge.model.failure import ConflictError, InvalidError, NotFoundError, PinnedError
+from bridge.model.keys import Key
 from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import PluginDescription
-from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
-from bridge.model.snapshot import DELEGATED, HandleSource, Source, VolumeSource, Wish
+from bridge.model.snapshot import DELEGATED, DeletionPolicy, Wish
 from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
-from bridge.ports.ledger import Book, Entry, EntryFilter
+from bridge.ports.ledger import Book, EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft, Wake
 from bridge.service import catalogue, permission
 from bridge.service import operations as ops
+from bridge.service.booking import Booking
+from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane
 from bridge.service.restores import Restores
 from bridge.service.work import Tools
@@ -42,6 +42,7 @@ class FrontDesk:
         mint: Callable[[], str],
         nodes: Callable[[], Sequence[Node]] = tuple,
         delegations: Callable[[], Sequence[PluginDescription]] = tuple,
+        keeper: Keeper | None = None,
     ) -> None:
         self._lanes = lanes
         self._book = book
@@ -52,6 +53,8 @@ class FrontDesk:
         self._mint = mint
         self._nodes = nodes
         self._delegations = delegations
+        self._keeper = keeper or Keeper(lanes, book, tools.clock)
+        self._booking = Booking(book, tools, self._keeper)
         self._catalogue = catalogue.Catalogue(lanes, book)
 
     def clusters(self) -> Sequence[ClusterView]:
@@ -101,72 +104,23 @@ class FrontDesk:
 
         `patient`: a plugin that is not known yet is waited for instead of refused.
         """
-        orchestrator = lane.orchestrator
-        if orchestrator.traits.durable_requests:
-            if not draft.adopt_handle:
-                await orchestrator.volumes.find(draft.namespace, draft.volume)
-            return await orchestrator.submit(draft)
-        key = snapshot_key(draft.cluster, draft.uid)
-        known = await self._book.entry(key)
-        if known is not None:
-            if (known.name, known.volume) != (draft.name, draft.volume):
-                raise ConflictError(f"the uid {draft.uid!r} belongs to another snapshot", field="uid")
-            return key
-        source, driver, secret = await self._source(lane, draft, patient)
-        entry = Entry(
-            key=key,
-            namespace=draft.namespace,
-            name=draft.name,
-            volume=draft.volume,
-            driver=driver,
-            source=source,
-            snapshot_name=names.snapshot_name(draft.uid),
-            policy=draft.policy,
-            parameters=dict(draft.parameters),
-            secrets=_secrets(draft.secrets, secret),
-            asked_by=draft.asked_by,
-            why=draft.why,
-            labels=dict(draft.labels),
-            created_at=self._tools.clock.now(),
-            held=False,
-        )
-        await self._book.add(entry)
-        return key
-
-    async def _source(self, lane: Lane, draft: SnapshotDraft, patient: bool) -> tuple[Source, str, SecretRef]:
-        """What to cut or adopt, its driver, and the secret that the volume's calls want."""
-        secret = NO_SECRET
-        if draft.adopt_handle:
-            if not draft.driver:
-                raise InvalidError("an adopted snapshot needs its driver", field="driver")
-            source: Source = HandleSource(draft.adopt_handle)
-            driver = draft.driver
-        else:
-            volume = await lane.orchestrator.volumes.find(draft.namespace, draft.volume)
-            if draft.driver and draft.driver != volume.driver:
-                message = f"volume {draft.volume!r} belongs to driver {volume.driver!r}, not {draft.driver!r}"
-                raise InvalidError(message, field="driver", hint="leave the driver out")
-            source, driver, secret = VolumeSource(volume.handle), volume.driver, volume.secret
-        if not patient and not self._tools.plugins.view(driver).known:
-            raise UnavailableError(
-                f"no plugin of driver {driver!r} is known",
-                field="driver",
-                hint="start it, or name its socket in the config; `snapbridge plugin list` shows what is known",
-            )
-        return source, driver, secret
+        return await self._booking.book(lane, draft, patient=patient)
 
     async def snapshots(self, caller: Caller, which: EntryFilter, *, limit: int, token: str) -> SnapshotPage:
         """A page of what the caller may see."""
-        return await self._catalogue.page(caller, which, limit=limit, token=token)
+        page = await self._catalogue.page(caller, which, limit=limit, token=token)
+        return SnapshotPage(tuple(await self._keeper.with_pins(page.items)), page.next_token)
 
     async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
         """One snapshot."""
-        return await self._catalogue.find(caller, ref)
+        found = await self._keeper.with_pins([await self._catalogue.find(caller, ref)])
+        return found[0]
 
     async def delete_snapshot(self, caller: Caller, ref: str, *, abandon: bool = False) -> Operation:
         """Withdraw the request. What happens to the backend is the policy's matter."""
         found = await self._catalogue.find(caller, ref, whole=True)
         lane = self._lane(found.key.cluster)
+        await self._keeper.demand_free(found)
         # The wish first: an operation that nothing carries out would run for ever.
         if lane.orchestrator.traits.durable_requests:
             if abandon:
@@ -190,10 +144,41 @@ class FrontDesk:
                 await self._book.change(
                     dataclasses.replace(entry, wish=Wish.ABSENT, abandon=entry.abandon or abandon)
                 )
+            except PinnedError:
+                raise
             except ConflictError:
                 continue
             return
         raise ConflictError(f"the request {key} changes too fast", hint="try again")
+
+    async def pin_snapshot(self, caller: Caller, ref: str, *, why: str = "") -> SnapshotView:
+        """Keep it from being deleted by anybody."""
+        found = await self._catalogue.find(caller, ref, whole=True)
+        await self._keeper.pin(found.key, who=caller.name, why=why)
+        return await self._view(caller, found.key)
+
+    async def unpin_snapshot(self, caller: Caller, ref: str) -> SnapshotView:
+        """Let people's pin go; those of operations stay."""
+        found = await self._catalogue.find(caller, ref, whole=True)
+        await self._keeper.demand_unpin(caller, found.key)
+        if await self._keeper.unpin(found.key, who=caller.name):
+            self._wake(found.key)
+        return await self._view(caller, found.key)
+
+    async def set_deletion_policy(self, caller: Caller, ref: str, policy: DeletionPolicy) -> SnapshotView:
+        """Change what a delete will mean. It deletes nothing by itself."""
+        found = await self._catalogue.find(caller, ref, whole=True)
+        if self._lane(found.key.cluster).orchestrator.traits.durable_requests:
+            raise InvalidError(
+                f"the cluster {found.key.cluster!r} keeps its own snapshots and their policies",
+                field="snapshot",
+                hint="change deletionPolicy there, on the content of the snapshot",
+            )
+        await self._keeper.set_policy(found.key, policy)
+        detail = {"policy": policy.value, "before": found.policy}
+        await self._book.audit(str(found.key), "set-policy", caller.name, detail)
+        self._wake(found.key)
+        return await self._view(caller, found.key)
 
     async def restore_snapshot(
         self, caller: Caller, ref: str, draft: RestoreDraft, *, idempotency_key: str = ""
@@ -295,7 +280,8 @@ class FrontDesk:
         return lane
 
     async def _view(self, caller: Caller, key: Key) -> SnapshotView:
-        return await self._catalogue.find(caller, key.uid, whole=True)
+        found = await self._keeper.with_pins([await self._catalogue.find(caller, key.uid, whole=True)])
+        return found[0]
 
     async def _start(self, operation_id: str, verb: str, key: Key, namespace: str, caller: Caller) -> Operation:
         now = self._tools.clock.now()
@@ -314,8 +300,3 @@ def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return str(value)
-
-
-def _secrets(given: SnapshotSecrets, volume: SecretRef) -> SnapshotSecrets:
-    """The caller's references, and the volume's own where the caller named none."""
-    return SnapshotSecrets(given.create or volume, given.delete or volume, given.inspect or volume)

@@ -16,6 +16,11 @@ def may(caller: Caller, cluster: str, namespace: str, volume: str) -> bool:
     )
 
 
+def limited(caller: Caller) -> bool:
+    """Whether the caller is kept to some clusters, namespaces or volumes."""
+    return bool(caller.clusters or caller.namespaces or caller.volumes)
+
+
 def demand(caller: Caller, cluster: str, namespace: str, volume: str) -> None:
     """DeniedError naming what is missing."""
     if may(caller, cluster, namespace, volume):
@@ -37,7 +42,7 @@ def demand_adoption(caller: Caller) -> None:
 
 def may_follow(caller: Caller, operation: Operation) -> bool:
     """Whether the caller may see this operation: a limited one sees what it asked for itself."""
-    if not (caller.clusters or caller.namespaces or caller.volumes):
+    if not limited(caller):
         return True
     return operation.asked_by == caller.name and (not caller.clusters or operation.cluster in caller.clusters)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import action as act
 from bridge.decide import snapshot
@@ -11,13 +11,21 @@ from bridge.model.failure import BridgeError, Failure, FailureKind, UnavailableE
 from bridge.model.keys import Key
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.secret import SecretRef
-from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus
+from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls, Plugins
 from bridge.service.lane import Lane
 
 MOST_STEPS = 50
 """More steps in one turn than any path has: beyond it the turn ends and the key goes to the queue's end."""
+
+
+Kept = Callable[[SnapshotRequest, Record], Awaitable[str]]
+"""Asked of what is to be deleted: why it must stay; empty when nothing keeps it."""
+
+
+async def _kept_by_nobody(_request: SnapshotRequest, _record: Record) -> str:
+    return ""
 
 
 Fold = Callable[[snapshot.Observed, act.Action, Outcome[CutSnapshot | None], float], Record]
@@ -35,6 +43,8 @@ class Tools:
     """Keys with a call whose outcome could not be saved: no later refusal may close their note."""
     busy: Callable[[Key], str] = lambda _key: ""
     """A sentence naming what of our own uses the snapshot now (a restore under way); empty when nothing does."""
+    kept: Kept = _kept_by_nobody
+    """Pins, and volumes that share its blocks."""
     fold: Fold = snapshot.fold
     on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None
 
@@ -73,6 +83,8 @@ async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | Non
     if busy:
         request = dataclasses.replace(request, in_use=busy)
     record = await lane.ledger.load(key)
+    if record is not None and not request.in_use and (record.condemned or request.wish is Wish.ABSENT):
+        request = dataclasses.replace(request, in_use=await tools.kept(request, record))
     driver = record.driver if record is not None else request.driver
     writer = "" if key in tools.doubts else tools.writer
     return snapshot.Observed(request, record, tools.plugins.view(driver), writer)

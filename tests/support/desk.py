@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bridge.model.failure import (
     BridgeError,
@@ -18,12 +18,14 @@ from bridge.model.failure import (
     FailureKind,
     InvalidError,
     NotFoundError,
+    PinnedError,
 )
 from bridge.model.keys import Key, snapshot_key
 from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState, Step
+from bridge.model.pin import Pin
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, Route
-from bridge.model.snapshot import SnapshotState, SnapshotStatus
+from bridge.model.snapshot import DeletionPolicy, SnapshotState, SnapshotStatus
 from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
@@ -123,9 +125,30 @@ class MemoryDesk:
     async def delete_snapshot(self, caller: Caller, ref: str, *, abandon: bool = False) -> Operation:
         self._enter("delete_snapshot")
         view = self._find(caller, ref, whole=True)
+        if view.pins:
+            raise PinnedError(f"the snapshot is {view.pins[0]}", hint="unpin it", field="snapshot")
         if view.name in self.busy:
             raise ConflictError(self.busy[view.name], hint="wait until it has ended")
         return self._start("delete", view, [state.value for state in DELETE_STATES], caller)
+
+    async def pin_snapshot(self, caller: Caller, ref: str, *, why: str = "") -> SnapshotView:
+        self._enter("pin_snapshot")
+        view = self._find(caller, ref, whole=True)
+        return self._pinned(view, (Pin(view.key, "", caller.name, why, self.now),))
+
+    async def unpin_snapshot(self, caller: Caller, ref: str) -> SnapshotView:
+        self._enter("unpin_snapshot")
+        return self._pinned(self._find(caller, ref, whole=True), ())
+
+    async def set_deletion_policy(self, caller: Caller, ref: str, policy: DeletionPolicy) -> SnapshotView:
+        self._enter("set_deletion_policy")
+        view = dataclasses.replace(self._find(caller, ref, whole=True), policy=policy.value)
+        self._views[view.key.uid] = view
+        return view
+
+    def _pinned(self, view: SnapshotView, pins: tuple[Pin, ...]) -> SnapshotView:
+        self._views[view.key.uid] = dataclasses.replace(view, pins=pins)
+        return self._views[view.key.uid]
 
     async def restore_snapshot(
         self, caller: Caller, ref: str, draft: RestoreDraft, *, idempotency_key: str = ""
@@ -226,6 +249,12 @@ class MemoryDesk:
             view = self._told(view.key.uid, SnapshotState.READY)
         return view
 
+    def show_users(self, name: str, users: Mapping[str, tuple[str, ...]]) -> None:
+        """Who had the volume of this snapshot when it was cut."""
+        view = self.view(name)
+        assert view is not None
+        self._views[view.key.uid] = dataclasses.replace(view, users=users)
+
     def view(self, name: str) -> SnapshotView | None:
         """By name, in cluster east and namespace default."""
         return self._named("east", "default", name)
@@ -263,7 +292,10 @@ class MemoryDesk:
             why=draft.why,
             labels=dict(draft.labels),
             parameters=dict(draft.parameters),
+            users=dict(draft.users),
         )
+        if draft.pin:
+            view = dataclasses.replace(view, pins=(Pin(view.key, "", draft.asked_by, draft.why, self.now),))
         self._views[uid] = view
         return view
 
@@ -407,8 +439,14 @@ def _matches(which: EntryFilter, view: SnapshotView) -> bool:
         and which.driver in ("", view.driver)
         and (not which.states or view.status.state.value in which.states)
         and all(view.labels.get(name) == value for name, value in which.labels.items())
+        and all(_like(view.users.get(name, ()), value) for name, value in which.users.items())
         and view.key.uid.startswith(which.uid_prefix)
     )
+
+
+def _like(known: Sequence[str], wanted: str) -> bool:
+    """A `*` at the end stands for any rest."""
+    return any(one.startswith(wanted[:-1]) if wanted.endswith("*") else one == wanted for one in known)
 
 
 def _may(caller: Caller, view: SnapshotView) -> bool:

@@ -23,6 +23,7 @@ from bridge.ports.plugin import PluginSink
 from bridge.service import work
 from bridge.service.catalogue import Catalogue
 from bridge.service.desk import FrontDesk
+from bridge.service.keeper import Keeper
 from bridge.service.lane import lane
 from bridge.service.operations import Operations
 from bridge.service.restores import Restores
@@ -130,7 +131,9 @@ class Service:
         self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets(), fence=self._fence)}
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)
-        tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key))
+        self.sharing: set[str] = set()
+        self.keeper = keeper = Keeper(self.lanes, ledger, clock, lambda driver: driver in self.sharing)
+        tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key), kept=keeper.sentence)
         self.restores = Restores(self.lanes, catalogue, self.operations, tools)
         self.runner = Runner(self.lanes, tools, told=self.operations.told)
         self.desk = FrontDesk(
@@ -140,6 +143,7 @@ class Service:
             operations=self.operations,
             restores=self.restores,
             wake=self.runner.wake,
+            keeper=keeper,
             mint=lambda: f"id-{next(numbers):06}",
         )
 

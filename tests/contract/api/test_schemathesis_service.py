@@ -141,6 +141,7 @@ def test_what_was_made_can_be_deleted_and_nothing_is_left(place: Place) -> None:
         claims.until("no longer in its create", lambda uid=one["uid"]: _settled(place.service, uid))  # type: ignore[misc]
     left = {one["uid"] for one in _every(place.service)}
     for uid in left:
+        place.service.request("DELETE", f"/v1/snapshots/{uid}/pin")
         status, answer = place.service.request("DELETE", f"/v1/snapshots/{uid}")
         assert status == 202, answer
     claims.until("all deleted", lambda: all(one["state"] == "retained" for one in _every(place.service)), 30.0)

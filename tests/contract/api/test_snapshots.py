@@ -205,3 +205,45 @@ async def test_a_wait_that_is_over_may_be_asked_again(client, desk):
     assert answer.status == 202
     assert (await answer.json())["snapshot"]["ready"] is True
     assert len(desk.drafts) == 1
+
+
+async def test_a_pinned_snapshot_is_shown_so_and_its_delete_is_a_conflict(client, desk):
+    desk.add("kept")
+    answer = await client.post("/v1/snapshots/east/default/kept/pin", json={"why": "the audit"})
+    assert answer.status == 200
+    (pin,) = (await answer.json())["pins"]
+    assert (pin["pinnedBy"], pin["why"], pin["operation"]) == ("local", "the audit", "")
+    refused = await client.delete("/v1/snapshots/east/default/kept")
+    assert refused.status == 409
+    problem = await refused.json()
+    assert problem["code"] == "PINNED"
+    assert "pinned by local: the audit" in problem["detail"]
+    answer = await client.delete("/v1/snapshots/east/default/kept/pin")
+    assert (await answer.json())["pins"] == []
+    assert (await client.delete("/v1/snapshots/east/default/kept")).status == 202
+
+
+async def test_a_snapshot_named_like_a_verb_is_still_itself(client, desk):
+    desk.add("pin")
+    assert (await client.post("/v1/snapshots/east/default/pin/pin", json={})).status == 200
+    assert (await client.delete("/v1/snapshots/east/default/pin")).status == 409
+
+
+async def test_the_deletion_policy_is_changed(client, desk):
+    desk.add("one")
+    answer = await client.post("/v1/snapshots/east/default/one/policy", json={"deletionPolicy": "Retain"})
+    assert (await answer.json())["deletionPolicy"] == "Retain"
+    refused = await client.post("/v1/snapshots/east/default/one/policy", json={"deletionPolicy": "keep"})
+    assert refused.status == 422
+    assert (await refused.json())["field"] == "deletionPolicy"
+
+
+async def test_snapshots_are_filtered_by_who_had_the_volume(client, desk):
+    desk.add("other")
+    body = {"name": "mine", "volume": "db"}
+    await client.post("/v1/snapshots", json=body)
+    desk.show_users("mine", {"job": ("web",)})
+    found = await (await client.get("/v1/snapshots", params={"used_by": "job=web"})).json()
+    assert [item["name"] for item in found["items"]] == ["mine"]
+    assert found["items"][0]["users"] == {"job": ["web"]}
+    assert (await client.get("/v1/snapshots", params={"used_by": "job"})).status == 422
