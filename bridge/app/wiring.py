@@ -120,18 +120,7 @@ class Service:
             workers=self.settings.service.workers,
             resync_seconds=self.settings.service.resync_interval,
         )
-        self.desk = FrontDesk(
-            lanes=self.lanes,
-            book=self.ledger,
-            tools=self.tools,
-            operations=self.operations,
-            restores=self.restores,
-            wake=self.runner.wake,
-            mint=mint,
-            nodes=lambda: self.hub.nodes() if self.hub is not None else (),
-            keeper=self.keeper,
-            delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
-        )
+        self.desk = self._desk()
         self.hub = self._hub()
         self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake)
         self.health = ServiceHealth(
@@ -148,6 +137,20 @@ class Service:
                 nodes=lambda: self.hub.nodes() if self.hub is not None else (),
                 queue_depth=lambda: len(self.runner.queue),
             )
+        )
+
+    def _desk(self) -> FrontDesk:
+        return FrontDesk(
+            lanes=self.lanes,
+            book=self.ledger,
+            tools=self.tools,
+            operations=self.operations,
+            restores=self.restores,
+            wake=self.runner.wake,
+            mint=mint,
+            nodes=lambda: self.hub.nodes() if self.hub is not None else (),
+            keeper=self.keeper,
+            delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
         )
 
     def _count_step(self, key: Key, step: act.Action) -> None:
