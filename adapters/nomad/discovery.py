@@ -146,6 +146,7 @@ class PluginFollower:
 
     async def _announce(self, plugin_id: str, known: _Known, sink: PluginSink) -> None:
         settings = self._settings.plugin(plugin_id)
+        await sink.ensure_rules(known.driver, settings.calls.rules())
         found = await self._socket(known) if settings.route != "api" and self._settings.state_dir else None
         if found is not None:
             allocation, path = found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
+
+from bridge.model.plugin import CallRules, Verb
 
 RouteChoice = Literal["auto", "socket", "api"]
 
@@ -31,6 +33,36 @@ class Tls(_Strict):
         return self
 
 
+Seconds = Annotated[float, pydantic.Field(gt=0, le=86400)]
+
+
+class CallSettings(_Strict):
+    """How one plugin is called. What is left out is as in the service's `csi`. Deadlines and concurrency are the
+    socket's: through its API, Nomad takes one call at a time and gives it two minutes."""
+
+    concurrency: int | None = pydantic.Field(default=None, ge=1, le=1024)
+    timeout_seconds: Seconds | None = None
+    """Of the verbs that `timeouts_seconds` does not name."""
+    timeouts_seconds: dict[Verb, Seconds] = {}
+    """By CSI verb, like `CreateSnapshot: 300`."""
+    poll_first_seconds: Seconds | None = None
+    poll_most_seconds: Seconds | None = None
+    retry_first_seconds: Seconds | None = None
+    retry_most_seconds: Seconds | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _grow(self) -> CallSettings:
+        for word in ("poll", "retry"):
+            first, most = getattr(self, f"{word}_first_seconds"), getattr(self, f"{word}_most_seconds")
+            if first is not None and most is not None and first > most:
+                raise ValueError(f"{word}_first_seconds is longer than {word}_most_seconds; exchange them")
+        return self
+
+    def rules(self) -> CallRules:
+        """What the plugin registry takes."""
+        return CallRules(**{**self.model_dump(), "timeouts_seconds": dict[str, float](self.timeouts_seconds)})
+
+
 class PluginSettings(_Strict):
     """What is known of one CSI plugin beside what Nomad says of it. The key in the config is the plugin's id."""
 
@@ -40,6 +72,8 @@ class PluginSettings(_Strict):
     """Plugins with the same backend name share snapshots."""
     secret: str = ""
     """Reference of the CSI secrets of its volumes and snapshots. Nomad never shows those that it keeps itself."""
+    calls: CallSettings = CallSettings()
+    """How it is called, where that differs from the service's `csi`."""
     mount_flags: list[str] = []
     """Mount flags of a restored volume whose source's flags Nomad shows only as [REDACTED]."""
     enabled: bool = True

@@ -55,6 +55,9 @@ class SnapshotDocument(Document):
     handle: str | None
     size_bytes: int | None
     cut_at: Instant | None
+    route: Literal["socket", "node-agent", "orchestrator", "delegation"] | None = Field(
+        None, description="Which way the cut went."
+    )
     created_at: Instant | None
     reason: str
     message: str

@@ -37,6 +37,7 @@ def snapshot(view: SnapshotView) -> documents.SnapshotDocument:
         handle=status.handle or None,
         size_bytes=status.size_bytes,
         cut_at=times.from_ns(status.cut_at_ns),
+        route=status.route.value if status.route is not None else None,
         created_at=times.from_seconds(view.created_at),
         reason=status.reason,
         message=status.message,

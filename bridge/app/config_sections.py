@@ -16,6 +16,7 @@ from bridge.api.settings import DEFAULT_PORT, ApiSettings
 from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
 from bridge.model import quantity
 from bridge.model.failure import InvalidError
+from bridge.model.plugin import CallRules, Verb
 from bridge.node.settings import HubSettings, Tls
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?", re.ASCII)
@@ -79,37 +80,6 @@ Socket = Annotated[str, pydantic.AfterValidator(_socket)]
 OptionalSocket = Annotated[str, pydantic.AfterValidator(lambda value: _socket(value) if value else "")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
-Verb = Literal[
-    "ControllerExpandVolume",
-    "ControllerGetCapabilities",
-    "ControllerPublishVolume",
-    "ControllerUnpublishVolume",
-    "CreateSnapshot",
-    "CreateVolume",
-    "CreateVolumeGroupSnapshot",
-    "DeleteSnapshot",
-    "DeleteVolume",
-    "DeleteVolumeGroupSnapshot",
-    "GetMetadataAllocated",
-    "GetMetadataDelta",
-    "GetPluginCapabilities",
-    "GetPluginInfo",
-    "GetSnapshot",
-    "GetVolumeGroupSnapshot",
-    "GroupControllerGetCapabilities",
-    "ListSnapshots",
-    "NodeExpandVolume",
-    "NodeGetCapabilities",
-    "NodeGetInfo",
-    "NodeGetVolumeStats",
-    "NodePublishVolume",
-    "NodeStageVolume",
-    "NodeUnpublishVolume",
-    "NodeUnstageVolume",
-    "Probe",
-]
-"""The CSI calls that a deadline can be set for."""
-
 
 class Section(pydantic.BaseModel):
     """A section: closed, strict, never changed after it was read."""
@@ -126,8 +96,8 @@ class ServiceSection(Section):
     """`sqlite:///PATH` or `sqlite://` (memory, for a trial). Empty: `ledger.db` in `data_dir`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
-    workers: int = Field(default=16, ge=1, le=512)
-    """Requests worked on at once."""
+    workers: int = Field(default=64, ge=1, le=512)
+    """Requests worked on at once. What waits for a plugin's free slot takes none."""
     resync_interval: Duration = 300.0
     """How often every unfinished request is looked at although no event came."""
     shutdown_timeout: Duration = 25.0
@@ -251,6 +221,43 @@ class CsiSection(Section):
         )
 
 
+class CallsSection(Section):
+    """How one plugin is called. What is left out is as in `csi`."""
+
+    concurrency: int | None = Field(default=None, ge=1, le=1024)
+    """Calls at once on its controller."""
+    timeout: Duration | None = None
+    """Of the verbs that `timeouts` does not name."""
+    timeouts: dict[Verb, Duration] = {}
+    """By CSI verb, like `CreateSnapshot: 5m`."""
+    poll_first: Duration | None = None
+    """The first look whether a cut snapshot is ready; then ever longer, up to `poll_most`."""
+    poll_most: Duration | None = None
+    retry_first: Duration | None = None
+    """The pause after a failed call; it doubles with each further one, up to `retry_most`."""
+    retry_most: Duration | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _grow(self) -> CallsSection:
+        for word in ("poll", "retry"):
+            first, most = getattr(self, f"{word}_first"), getattr(self, f"{word}_most")
+            if first is not None and most is not None and first > most:
+                raise ValueError(f"{word}_first is longer than {word}_most; exchange them")
+        return self
+
+    def rules(self) -> CallRules:
+        """What the plugin registry takes."""
+        return CallRules(
+            concurrency=self.concurrency,
+            timeout_seconds=self.timeout,
+            timeouts_seconds={str(verb): seconds for verb, seconds in self.timeouts.items()},
+            poll_first_seconds=self.poll_first,
+            poll_most_seconds=self.poll_most,
+            retry_first_seconds=self.retry_first,
+            retry_most_seconds=self.retry_most,
+        )
+
+
 class PluginSection(Section):
     """A CSI plugin on this host that no orchestrator tells of."""
 
@@ -261,6 +268,8 @@ class PluginSection(Section):
     """Plugins that name the same backend share snapshots."""
     node: str = ""
     """The node that it serves, for a plugin with the Node service."""
+    calls: CallsSection = CallsSection()
+    """How it is called, where that differs from `csi`."""
 
 
 class SecretsSection(Section):

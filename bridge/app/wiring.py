@@ -109,6 +109,7 @@ class Service:
             writer=mint(),
             busy=lambda key: self.restores.busy(key),
             kept=self.keeper.sentence,
+            started_at=self.clock.now(),
             on_step=self._count_step,
         )
         snapshots = Snapshots(self.lanes, self.ledger)
@@ -205,7 +206,9 @@ class Service:
     async def announce_plugins(self) -> None:
         """The sockets that the config names."""
         for plugin in self.settings.plugins:
-            await self.registry.ensure_socket(plugin.name, plugin.socket, backend=plugin.backend, node=plugin.node)
+            await self.registry.ensure_socket(
+                plugin.name, plugin.socket, backend=plugin.backend, node=plugin.node, rules=plugin.calls.rules()
+            )
 
     async def stop(self) -> None:
         """Before the tasks are cancelled: finish the turns under way."""

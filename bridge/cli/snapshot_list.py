@@ -161,6 +161,7 @@ def _rows(snapshot: Json) -> list[tuple[str, object]]:
         ("Message", snapshot["message"]),
         ("Size", figures.size(snapshot["sizeBytes"])),
         ("Cut at", snapshot["cutAt"]),
+        ("Route", snapshot.get("route")),
         ("Created at", snapshot["createdAt"]),
         ("Handle", snapshot["handle"]),
         ("CSI name", snapshot["snapshotName"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from bridge.model.plugin import Capability, InstanceId, PluginDescription, Role, Route
+from bridge.model.plugin import NO_RULES, Capability, InstanceId, PluginDescription, Role, Route
 from bridge.ports.plugin import PluginCalls
 
 
@@ -17,10 +17,20 @@ class _Way:
 class GivenMember:
     """Read like a Member; nothing is supervised here, its announcer tells again when something changes."""
 
+    rules = NO_RULES
+    """Its driver's count."""
+
     def __init__(
-        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str
+        self,
+        calls: PluginCalls,
+        capabilities: frozenset[Capability],
+        *,
+        endpoint: str,
+        sentence: str,
+        concurrency: int = 1,
     ) -> None:
         self._calls = calls
+        self.concurrency = concurrency
         self.name = calls.id.instance
         self.driver = calls.id.driver
         self.capabilities = capabilities
@@ -35,12 +45,13 @@ class GivenMember:
 
     def same_as(self, other: GivenMember) -> bool:
         """Whether the other one tells the same."""
-        return (self._calls, self.capabilities, self.sentence, self.link, self.healthy) == (
+        return (self._calls, self.capabilities, self.sentence, self.link, self.healthy, self.concurrency) == (
             other._calls,
             other.capabilities,
             other.sentence,
             other.link,
             other.healthy,
+            other.concurrency,
         )
 
     def rows(self) -> list[PluginDescription]:

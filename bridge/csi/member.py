@@ -18,7 +18,7 @@ from bridge.csi.instance import Instance
 from bridge.csi.settings import RegistrySettings
 from bridge.csi.trace import Tracer
 from bridge.model.outcome import Failed
-from bridge.model.plugin import Capability, InstanceId, PluginDescription, Role, Route
+from bridge.model.plugin import NO_RULES, CallRules, Capability, InstanceId, PluginDescription, Role, Route
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from bridge.ports.clock import Clock
 from bridge.ports.transport import Carriage, Transport
@@ -68,6 +68,8 @@ class Setting:
     tracer: Tracer
     changed: Callable[[frozenset[str]], None]
     """Called with the drivers whose members changed."""
+    settings_of: Callable[[str, CallRules], RegistrySettings]
+    """The settings that count for a member of this driver with these rules of its own."""
 
 
 NOT_YET = "it has not answered yet"
@@ -76,11 +78,24 @@ NOT_YET = "it has not answered yet"
 class Member:
     """Keeps one instance. Its public attributes are for reading."""
 
-    def __init__(self, name: str, link: Link, setting: Setting, *, backend: str = "", node: str = "") -> None:
+    concurrency = 0
+    """As its settings say."""
+
+    def __init__(
+        self,
+        name: str,
+        link: Link,
+        setting: Setting,
+        *,
+        backend: str = "",
+        node: str = "",
+        rules: CallRules = NO_RULES,
+    ) -> None:
         self.name = name
         self.link = link
         self.backend = backend
         self.node = node
+        self.rules = rules
         self.healthy = False
         self.sentence = NOT_YET
         self.known: Fingerprint | None = None
@@ -201,7 +216,15 @@ class Member:
         if known == before:
             return
         self.known = known
-        calls = self._setting.settings.calls
+        self.retune()
+        self._setting.changed(frozenset({known.driver, before.driver if before else ""}))
+
+    def retune(self) -> None:
+        """Make the callers anew, by the settings that count now. Calls under way end as they began."""
+        known = self.known
+        if known is None:
+            return
+        calls = self._setting.settings_of(self.driver, self.rules).calls
         most = {Role.CONTROLLER: calls.controller_concurrency, Role.NODE: calls.node_concurrency}
         self.instances = {
             role: Instance(
@@ -209,12 +232,12 @@ class Member:
             )
             for role in known.roles
         }
-        self._setting.changed(frozenset({known.driver, before.driver if before else ""}))
 
     def _client(self, role: str, concurrency: int) -> Client:
         setting = self._setting
+        calls = setting.settings_of(self.driver, self.rules).calls
         id = InstanceId(self.driver, role, self.name)
-        return Client(id, self.link.transport, setting.tracer, setting.settings.calls, concurrency=concurrency)
+        return Client(id, self.link.transport, setting.tracer, calls, concurrency=concurrency)
 
     def _become(self, *, healthy: bool, sentence: str) -> None:
         if (healthy, sentence) == (self.healthy, self.sentence):

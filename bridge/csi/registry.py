@@ -7,6 +7,7 @@ It never picks by chance, and it never raises for what a plugin does.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 
@@ -14,10 +15,10 @@ from bridge.csi.carried import CarriedLink
 from bridge.csi.given import GivenMember
 from bridge.csi.instance import Instance
 from bridge.csi.member import NOT_YET, Member, Setting
-from bridge.csi.settings import RegistrySettings
+from bridge.csi.settings import RegistrySettings, view_of
 from bridge.csi.socket import SocketLink
 from bridge.csi.trace import Tracer
-from bridge.model.plugin import Capability, PluginDescription, PluginView, Role, Route
+from bridge.model.plugin import NO_RULES, CallRules, Capability, PluginDescription, PluginView, Role, Route
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls
 from bridge.ports.transport import Carriage, Transport
@@ -33,7 +34,8 @@ class Registry:
     def __init__(self, settings: RegistrySettings, clock: Clock, tracer: Tracer | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._setting = Setting(settings, clock, tracer or Tracer(), self._changed)
+        self._rules: dict[str, CallRules] = {}
+        self._setting = Setting(settings, clock, tracer or Tracer(), self._changed, self._settings_of)
         self._members: dict[str, Member | GivenMember] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -61,18 +63,18 @@ class Registry:
 
     def view(self, driver: str) -> PluginView:
         """See the port."""
-        own = self._settings
-        paces = (
-            own.poll_first_seconds,
-            own.poll_most_seconds,
-            own.call_retry_first_seconds,
-            own.call_retry_most_seconds,
-        )
         member = self._best_of(driver)
         if member is None:
             sentence = f"no controller of driver {driver} is known: check the plugins in the config"
-            return PluginView(driver, False, False, frozenset(), sentence, *paces)
-        return PluginView(driver, True, member.healthy, member.capabilities, member.sentence, *paces)
+            return view_of(PluginView(driver, sentence=sentence), self._settings_of(driver, NO_RULES))
+        seen = PluginView(driver, True, member.healthy, member.capabilities, member.sentence, route=member.link.route)
+        found = view_of(seen, self._settings_of(driver, member.rules))
+        return dataclasses.replace(found, concurrency=member.concurrency or found.concurrency)
+
+    def _settings_of(self, driver: str, rules: CallRules) -> RegistrySettings:
+        """An instance's own rules, else its driver's, else the defaults."""
+        counting = rules if rules != NO_RULES else self._rules.get(driver, NO_RULES)
+        return self._settings if counting == NO_RULES else self._settings.under(counting)
 
     def controller(self, driver: str) -> PluginCalls | None:
         """See the port. The same one for as long as it is healthy and none that ranks before it appears."""
@@ -107,16 +109,28 @@ class Registry:
 
         return stop
 
-    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
-        """See the port. Another path, backend or node than before replaces the instance."""
-        asked = (f"unix:{path}", backend, node)
+    async def ensure_socket(
+        self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES
+    ) -> None:
+        """See the port. Another path, backend, node or rule than before replaces the instance."""
+        asked = (f"unix:{path}", backend, node, rules)
         async with self._lock:
             member = self._members.get(instance)
-            if isinstance(member, Member) and (member.link.endpoint, member.backend, member.node) == asked:
+            if isinstance(member, Member) and (*_place(member), member.rules) == asked:
                 return
             await self._remove(instance)
             link = SocketLink(path, self._settings, self._clock)
-            self._add(instance, Member(instance, link, self._setting, backend=backend, node=node))
+            self._add(instance, Member(instance, link, self._setting, backend=backend, node=node, rules=rules))
+
+    async def ensure_rules(self, driver: str, rules: CallRules) -> None:
+        """See the port. A call under way ends by the old rules."""
+        if self._rules.get(driver, NO_RULES) == rules:
+            return
+        self._rules[driver] = rules
+        for member in self._members.values():
+            if isinstance(member, Member) and member.driver == driver:
+                member.retune()
+        self._changed(frozenset({driver}))
 
     async def ensure_transport(
         self,
@@ -132,7 +146,7 @@ class Registry:
         asked = (endpoint, backend, node)
         async with self._lock:
             member = self._members.get(instance)
-            same = isinstance(member, Member) and (member.link.endpoint, member.backend, member.node) == asked
+            same = isinstance(member, Member) and _place(member) == asked
             if same and isinstance(member, Member) and isinstance(member.link, CarriedLink):
                 member.link.update(transport, sentence)
                 return
@@ -141,10 +155,16 @@ class Registry:
             self._add(instance, Member(instance, link, self._setting, backend=backend, node=node))
 
     async def ensure_calls(
-        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
+        self,
+        calls: PluginCalls,
+        capabilities: frozenset[Capability],
+        *,
+        endpoint: str,
+        sentence: str = "",
+        concurrency: int = 1,
     ) -> None:
         """See the port."""
-        member = GivenMember(calls, capabilities, endpoint=endpoint, sentence=sentence)
+        member = GivenMember(calls, capabilities, endpoint=endpoint, sentence=sentence, concurrency=concurrency)
         async with self._lock:
             before = self._members.get(member.name)
             if isinstance(before, GivenMember) and before.same_as(member):
@@ -191,6 +211,10 @@ class Registry:
                     listener(driver)
                 except Exception:
                     log.exception("a listener for plugin changes failed", extra={"driver": driver})
+
+
+def _place(member: Member) -> tuple[str, str, str]:
+    return member.link.endpoint, member.backend, member.node
 
 
 def _rank(member: Member | GivenMember) -> tuple[bool, bool, int, str]:

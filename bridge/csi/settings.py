@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TypeVar
 
 from bridge.model.failure import InvalidError
+from bridge.model.plugin import CallRules, PluginView
 
 _BY_VERB: Mapping[str, float] = {
     "GetPluginInfo": 10.0,
@@ -75,3 +77,50 @@ class RegistrySettings:
     """The pause after one failed call for a snapshot; it doubles with each further one."""
     call_retry_most_seconds: float = 300.0
     most_message_bytes: int = 64 << 20
+
+    def under(self, rules: CallRules) -> RegistrySettings:
+        """The same with one plugin's own rules in place of the defaults."""
+        calls = self.calls
+        deadlines = Deadlines(
+            _given(rules.timeout_seconds, calls.deadlines.default_seconds),
+            {**calls.deadlines.by_verb, **rules.timeouts_seconds},
+        )
+        concurrency = _given(rules.concurrency, calls.controller_concurrency)
+        poll_first = _given(rules.poll_first_seconds, self.poll_first_seconds)
+        retry_first = _given(rules.retry_first_seconds, self.call_retry_first_seconds)
+        return dataclasses.replace(
+            self,
+            calls=dataclasses.replace(calls, deadlines=deadlines, controller_concurrency=concurrency),
+            poll_first_seconds=poll_first,
+            poll_most_seconds=max(_given(rules.poll_most_seconds, self.poll_most_seconds), poll_first),
+            call_retry_first_seconds=retry_first,
+            call_retry_most_seconds=max(_given(rules.retry_most_seconds, self.call_retry_most_seconds), retry_first),
+        )
+
+
+N = TypeVar("N", int, float)
+
+
+def _given(value: N | None, otherwise: N) -> N:
+    return otherwise if value is None else value
+
+
+THROUGH_API_SECONDS = 130.0
+"""An orchestrator gives a call at most 2 minutes (nomad.md 1.4); what it did not answer by then has ended."""
+_SNAPSHOT_VERBS = ("CreateSnapshot", "DeleteSnapshot")
+_GROUP_VERBS = ("CreateVolumeGroupSnapshot", "DeleteVolumeGroupSnapshot")
+
+
+def view_of(seen: PluginView, settings: RegistrySettings) -> PluginView:
+    """The view with the paces that these settings give."""
+    seconds = settings.calls.deadlines.seconds
+    return dataclasses.replace(
+        seen,
+        poll_first_seconds=settings.poll_first_seconds,
+        poll_most_seconds=settings.poll_most_seconds,
+        retry_first_seconds=settings.call_retry_first_seconds,
+        retry_most_seconds=settings.call_retry_most_seconds,
+        concurrency=settings.calls.controller_concurrency,
+        settle_seconds=max(THROUGH_API_SECONDS, *map(seconds, _SNAPSHOT_VERBS)),
+        group_settle_seconds=max(map(seconds, _GROUP_VERBS)),
+    )

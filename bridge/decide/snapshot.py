@@ -83,6 +83,8 @@ def _begin(seen: Observed, now: float) -> act.Action:
             parameters=dict(request.parameters),
             secret=request.secrets.create,
             writer=seen.writer,
+            route=seen.plugin.route,
+            written_at=now,
         )
     )
 
@@ -204,6 +206,7 @@ def _fold_cut(plugin: PluginView, record: Record, cut: CutSnapshot, now: float) 
         failures=0,
         polls=polls,
         retry_at=0.0 if cut.ready else now + delay,
+        cut_by=record.cut_by or now,
     )
 
 
@@ -252,6 +255,7 @@ def project(seen: Observed, step: act.Action) -> SnapshotStatus:
         failure=failure or record.failure,
         reason=reason,
         message=why,
+        route=record.route,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from bridge.model.failure import Failure
 from bridge.model.keys import Key
+from bridge.model.plugin import Route
 from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
 from bridge.model.snapshot import CutSnapshot, DeletionPolicy, SnapshotState, Wish
 
@@ -98,6 +99,8 @@ class GroupRecord:
     """Its deletion is decided, durably; it cannot be taken back."""
     deleted: bool = False
     """The backend has confirmed that the group is gone."""
+    route: Route | None = None
+    """Which way the cut went; None where nobody keeps that."""
     version: str = ""
 
     def __post_init__(self) -> None:

@@ -4,6 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
+from typing import Literal
+
+Verb = Literal[
+    "ControllerExpandVolume",
+    "ControllerGetCapabilities",
+    "ControllerPublishVolume",
+    "ControllerUnpublishVolume",
+    "CreateSnapshot",
+    "CreateVolume",
+    "CreateVolumeGroupSnapshot",
+    "DeleteSnapshot",
+    "DeleteVolume",
+    "DeleteVolumeGroupSnapshot",
+    "GetMetadataAllocated",
+    "GetMetadataDelta",
+    "GetPluginCapabilities",
+    "GetPluginInfo",
+    "GetSnapshot",
+    "GetVolumeGroupSnapshot",
+    "GroupControllerGetCapabilities",
+    "ListSnapshots",
+    "NodeExpandVolume",
+    "NodeGetCapabilities",
+    "NodeGetInfo",
+    "NodeGetVolumeStats",
+    "NodePublishVolume",
+    "NodeStageVolume",
+    "NodeUnpublishVolume",
+    "NodeUnstageVolume",
+    "Probe",
+]
+"""The CSI calls that a deadline can be set for."""
 
 
 class Role(enum.Enum):
@@ -61,6 +94,25 @@ class Capability(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class CallRules:
+    """How one plugin is called where it differs from the service's defaults. None: as everywhere."""
+
+    concurrency: int | None = None
+    """Calls at once on its controller."""
+    timeout_seconds: float | None = None
+    """Of the verbs that have none of their own."""
+    timeouts_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """By CSI verb."""
+    poll_first_seconds: float | None = None
+    poll_most_seconds: float | None = None
+    retry_first_seconds: float | None = None
+    retry_most_seconds: float | None = None
+
+
+NO_RULES = CallRules()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PluginView:
     """What a pass may know of a driver's best controller instance."""
 
@@ -75,6 +127,14 @@ class PluginView:
     retry_first_seconds: float = 1.0
     """The pause after one failed call; it doubles with each further one, up to `retry_most_seconds`."""
     retry_most_seconds: float = 300.0
+    route: Route | None = None
+    """How its best instance is reached now; None where there is none."""
+    concurrency: int = 32
+    """Calls that it takes at once on this route."""
+    settle_seconds: float = 130.0
+    """After so long, a snapshot call that nobody answered has ended: its deadline has passed."""
+    group_settle_seconds: float = 300.0
+    """The same for a group's calls."""
 
     def can(self, capability: Capability) -> bool:
         """Whether the instance announced this capability."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from bridge.model.failure import Failure
 from bridge.model.keys import Key
+from bridge.model.plugin import Route
 from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
 
 
@@ -85,6 +86,10 @@ class Note:
     """The incarnation of the process that wrote it."""
     unsure: bool = False
     """A call made under this note may have taken effect."""
+    route: Route | None = None
+    """Which way the calls under it go; None where nobody keeps that."""
+    written_at: float = 0.0
+    """Seconds since the epoch: nothing was cut under it before. 0 where nobody keeps that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,6 +119,10 @@ class Record:
     """Its deletion is decided, durably; it cannot be taken back."""
     deleted: bool = False
     """The backend has confirmed that the snapshot is gone."""
+    route: Route | None = None
+    """Which way the cut went; None where nobody keeps that."""
+    cut_by: float = 0.0
+    """Seconds since the epoch on our clock: by then it was cut. 0 where nobody keeps that."""
     version: str = ""
 
     def __post_init__(self) -> None:
@@ -161,6 +170,8 @@ class SnapshotStatus:
     failure: Failure | None = None
     reason: str = ""
     message: str = ""
+    route: Route | None = None
+    """Which way the cut went; None while it is not cut, or where nobody keeps that."""
 
 
 DELEGATED = "delegated"

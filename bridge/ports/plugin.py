@@ -7,7 +7,15 @@ from typing import Protocol
 
 from bridge.model.group import CutGroup
 from bridge.model.outcome import Outcome
-from bridge.model.plugin import Capability, InstanceId, PluginDescription, PluginView, Route
+from bridge.model.plugin import (
+    NO_RULES,
+    CallRules,
+    Capability,
+    InstanceId,
+    PluginDescription,
+    PluginView,
+    Route,
+)
 from bridge.model.snapshot import CutSnapshot
 from bridge.model.volume import MadeVolume, NewVolume
 
@@ -110,14 +118,32 @@ class Plugins(Protocol):
 class PluginSink(Protocol):
     """Where discovery (config, sockets, node agents, an orchestrator's API) announces instances."""
 
-    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
-        """There is a CSI socket at `path`; connect, learn its driver, keep it. Repeating changes nothing."""
+    async def ensure_socket(
+        self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES
+    ) -> None:
+        """There is a CSI socket at `path`; connect, learn its driver, keep it. Repeating changes nothing.
+
+        `rules` are this instance's own; without any, its driver's count (`ensure_rules`).
+        """
+        ...
+
+    async def ensure_rules(self, driver: str, rules: CallRules) -> None:
+        """Call every instance of this driver by these rules, whoever announced it. Repeating changes nothing."""
         ...
 
     async def ensure_calls(
-        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
+        self,
+        calls: PluginCalls,
+        capabilities: frozenset[Capability],
+        *,
+        endpoint: str,
+        sentence: str = "",
+        concurrency: int = 1,
     ) -> None:
-        """An instance that is reached otherwise (an orchestrator's API). An empty sentence means healthy."""
+        """An instance that is reached otherwise (an orchestrator's API). An empty sentence means healthy.
+
+        `concurrency`: how many calls it takes at once.
+        """
         ...
 
     async def ensure_no_instance(self, instance: str) -> None:

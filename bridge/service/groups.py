@@ -8,13 +8,14 @@ from bridge.decide import action as act
 from bridge.decide import group
 from bridge.decide import group_action as gact
 from bridge.model.failure import BridgeError
-from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus
+from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus, VolumesSource
 from bridge.model.keys import Key
-from bridge.model.outcome import Outcome
+from bridge.model.outcome import Failed, Outcome
 from bridge.ports.group import GroupSide
 from bridge.service import work
+from bridge.service.admission import Hold, Passage
 from bridge.service.lane import Lane
-from bridge.service.work import Tools
+from bridge.service.work import Ready, Tools
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,8 +41,19 @@ async def turn(key: Key, lane: Lane, tools: Tools) -> GroupTurn:
             return GroupTurn(step.seconds if isinstance(step, act.Wait) else None, seen.request, status)
         if isinstance(step, act.Erase):
             tools.on_step(key, step)
-        await perform(seen, step, lane, tools)
+        held = await perform(seen, step, lane, tools)
+        if held is not None:
+            return await _told_held(held, seen, side)
     return GroupTurn(0.0)
+
+
+async def _told_held(held: Hold, seen: group.Observed, side: GroupSide) -> GroupTurn:
+    """The call has to wait: its owner hears of it where there is something to say."""
+    if not held.why:
+        return GroupTurn(held.seconds)
+    status = group.project(seen, act.Wait(held.seconds, held.reason, held.why))
+    await side.requests.publish(seen.request, status)
+    return GroupTurn(held.seconds, seen.request, status)
 
 
 async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | None:
@@ -58,8 +70,8 @@ async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | N
     return group.Observed(request, record, tools.plugins.view(driver), writer)
 
 
-async def perform(seen: group.Observed, step: gact.GroupAction, lane: Lane, tools: Tools) -> None:
-    """Carry out one action: one effect, then the record."""
+async def perform(seen: group.Observed, step: gact.GroupAction, lane: Lane, tools: Tools) -> Hold | None:
+    """Carry out one action: one effect, then the record. A Hold when the call may not be made yet."""
     key, side = seen.request.key, _side(lane)
     match step:
         case act.Hold():
@@ -74,23 +86,37 @@ async def perform(seen: group.Observed, step: gact.GroupAction, lane: Lane, tool
             if seen.record is not None:
                 await side.ledger.erase(key, seen.record, orphan=orphan)
         case gact.CreateGroup() | gact.InspectGroup() | gact.DeleteGroup():
-            await _call_and_save(step, seen, lane, tools)
+            return await _call_and_save(step, seen, lane, tools)
         case act.Wait() | act.Rest():
             raise AssertionError("waiting is not performed")
+    return None
 
 
-async def _call_and_save(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> None:
+async def _call_and_save(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> Hold | None:
     """Between the call and the save, what the call did is known to nobody: the key is in doubt."""
-    tools.doubts.add(seen.request.key)
-    outcome = await call(step, seen, lane, tools)
+    ready = await _prepare(step, seen, lane, tools)
+    if isinstance(ready, Hold):
+        return ready
+    key = seen.request.key
+    tools.doubts.add(key)
+    outcome: Outcome[CutGroup | None]
+    if isinstance(ready, Ready):
+        with tools.admission.inside(ready.passage, tools.clock.now) as told:
+            outcome = await _send(step, ready)
+            told(outcome)
+    else:
+        outcome = ready
     folded = group.fold(seen, step, outcome, tools.clock.now())
+    if isinstance(ready, Ready) and folded.handle and not _record(seen).handle:
+        folded = dataclasses.replace(folded, route=ready.passage.route)
     if folded != seen.record:
-        await _side(lane).ledger.save(seen.request.key, folded)
-    tools.doubts.discard(seen.request.key)
+        await _side(lane).ledger.save(key, folded)
+    tools.doubts.discard(key)
+    return None
 
 
-async def call(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> Outcome[CutGroup | None]:
-    """Make the plugin call. What never left this process is refused, not unsure."""
+async def _prepare(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) -> Ready | Failed | Hold:
+    """All that the call needs, up to the doorkeeper's word. What never leaves this process is refused, not unsure."""
     ref = step.note.secret if isinstance(step, gact.CreateGroup) else step.secret
     try:
         values = await lane.secrets.resolve(ref)
@@ -100,18 +126,30 @@ async def call(step: gact.Call, seen: group.Observed, lane: Lane, tools: Tools) 
     plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return work.refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
+    view = tools.plugins.view(seen.plugin.driver)
+    passage = Passage(seen.request.key, view, plugin.route, _subjects(seen), view.group_settle_seconds)
+    held = tools.admission.hold(passage, tools.clock.now())
+    return held if held is not None else Ready(plugin, values, passage)
+
+
+def _subjects(seen: group.Observed) -> tuple[str, ...]:
+    source = seen.record.source if seen.record is not None else seen.request.source
+    return source.handles if isinstance(source, VolumesSource) else (source.handle,)
+
+
+async def _send(step: gact.Call, ready: Ready) -> Outcome[CutGroup | None]:
     match step:
         case gact.CreateGroup(note):
-            return await plugin.create_group(
+            return await ready.plugin.create_group(
                 name=note.group_name,
                 volume_handles=note.volume_handles,
                 parameters=note.parameters,
-                secrets=values,
+                secrets=ready.values,
             )
         case gact.InspectGroup(handle, members):
-            return await plugin.inspect_group(handle=handle, member_handles=members, secrets=values)
+            return await ready.plugin.inspect_group(handle=handle, member_handles=members, secrets=ready.values)
         case gact.DeleteGroup(handle, members):
-            return await plugin.delete_group(handle=handle, member_handles=members, secrets=values)
+            return await ready.plugin.delete_group(handle=handle, member_handles=members, secrets=ready.values)
 
 
 def _record(seen: group.Observed) -> GroupRecord:

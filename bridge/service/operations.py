@@ -153,4 +153,6 @@ def _result(status: SnapshotStatus) -> Mapping[str, str]:
     known = {"state": status.state.value, "handle": status.handle}
     if status.size_bytes is not None:
         known["size_bytes"] = str(status.size_bytes)
+    if status.route is not None:
+        known["route"] = status.route.value
     return {name: value for name, value in known.items() if value}

@@ -39,6 +39,7 @@ class Runner:
         self._lanes = lanes
         self._tools = tools
         self._told = told
+        tools.admission.listen(self.queue.add)
         self._resync_seconds = resync_seconds
         self._waiting: dict[str, set[Key]] = {}
 
@@ -65,7 +66,7 @@ class Runner:
             ended = await groups.turn(key, lane, self._tools)
             if ended.request is not None and ended.status is not None:
                 self._remember_waiting(key, ended.request.driver, failing=ended.status.failure is not None)
-            else:
+            elif ended.seconds is None:
                 self._forget_waiting(key)
             return ended.seconds
         try:

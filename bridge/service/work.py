@@ -14,6 +14,7 @@ from bridge.model.secret import SecretRef
 from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls, Plugins
+from bridge.service.admission import Admission, Hold, Passage
 from bridge.service.lane import Lane
 
 MOST_STEPS = 50
@@ -29,6 +30,18 @@ async def _kept_by_nobody(_request: SnapshotRequest, _record: Record) -> str:
 
 
 Fold = Callable[[snapshot.Observed, act.Action, Outcome[CutSnapshot | None], float], Record]
+
+
+Call = act.Create | act.Inspect | act.Delete
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """A call that may go now: the instance, the secrets, and the doorkeeper's leave."""
+
+    plugin: PluginCalls
+    values: Mapping[str, str]
+    passage: Passage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +60,9 @@ class Tools:
     """Pins, and volumes that share its blocks."""
     fold: Fold = snapshot.fold
     on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None
+    admission: Admission = dataclasses.field(default_factory=Admission)
+    started_at: float = 0.0
+    """When this process began; 0: nothing of an earlier one can be under way."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,8 +86,19 @@ async def turn(key: Key, lane: Lane, tools: Tools) -> Turn:
             status = snapshot.project(seen, step)
             await lane.requests.publish(seen.request, status)
             return Turn(step.seconds if isinstance(step, act.Wait) else None, seen.request, status)
-        await perform(seen, step, lane, tools)
+        held = await perform(seen, step, lane, tools)
+        if held is not None:
+            return await _told_held(held, seen, lane)
     return Turn(0.0)
+
+
+async def _told_held(held: Hold, seen: snapshot.Observed, lane: Lane) -> Turn:
+    """The call has to wait: its owner hears of it where there is something to say."""
+    if not held.why:
+        return Turn(held.seconds)
+    status = snapshot.project(seen, act.Wait(held.seconds, held.reason, held.why))
+    await lane.requests.publish(seen.request, status)
+    return Turn(held.seconds, seen.request, status)
 
 
 async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | None:
@@ -90,8 +117,8 @@ async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | Non
     return snapshot.Observed(request, record, tools.plugins.view(driver), writer)
 
 
-async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: Tools) -> None:
-    """Carry out one action: one effect, then the record."""
+async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: Tools) -> Hold | None:
+    """Carry out one action: one effect, then the record. A Hold when the call may not be made yet."""
     key = seen.request.key
     match step:
         case act.Hold():
@@ -106,21 +133,45 @@ async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: 
             if seen.record is not None:
                 await lane.ledger.erase(key, seen.record, orphan=orphan)
         case act.Create() | act.Inspect() | act.Delete():
-            await _call_and_save(step, seen, lane, tools)
+            return await _call_and_save(step, seen, lane, tools)
         case act.Wait() | act.Rest():
             raise AssertionError("waiting is not performed")
+    return None
 
 
-async def _call_and_save(
-    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, lane: Lane, tools: Tools
-) -> None:
+async def _call_and_save(step: Call, seen: snapshot.Observed, lane: Lane, tools: Tools) -> Hold | None:
     """Between the call and the save, what the call did is known to nobody: the key is in doubt."""
-    tools.doubts.add(seen.request.key)
-    outcome = await call(step, seen, lane, tools)
+    ready = await prepare(step, seen, lane, tools)
+    if isinstance(ready, Hold):
+        return ready
+    if isinstance(ready, Ready) and isinstance(step, act.Create) and _takes_another_route(step, ready):
+        # Which way a call went is known after a crash only if it was written down before.
+        note = dataclasses.replace(step.note, route=ready.passage.route)
+        await lane.ledger.save(seen.request.key, dataclasses.replace(_record(seen), note=note))
+        return None
+    await call_and_save(step, ready, seen, lane, tools)
+    return None
+
+
+async def call_and_save(
+    step: Call, ready: Ready | Outcome[None], seen: snapshot.Observed, lane: Lane, tools: Tools
+) -> None:
+    """Make the prepared call, or take what came instead of one, and write down what came of it."""
+    key = seen.request.key
+    tools.doubts.add(key)
+    outcome: Outcome[CutSnapshot | None]
+    if isinstance(ready, Ready):
+        with tools.admission.inside(ready.passage, tools.clock.now) as told:
+            outcome = await _send(step, ready.plugin, ready.values)
+            told(outcome)
+    else:
+        outcome = ready
     folded = tools.fold(seen, step, outcome, tools.clock.now())
+    if isinstance(ready, Ready) and folded.handle and not _record(seen).handle:
+        folded = dataclasses.replace(folded, route=ready.passage.route)
     if folded != seen.record:
-        await lane.ledger.save(seen.request.key, folded)
-    tools.doubts.discard(seen.request.key)
+        await lane.ledger.save(key, folded)
+    tools.doubts.discard(key)
 
 
 def _record(seen: snapshot.Observed) -> Record:
@@ -129,10 +180,8 @@ def _record(seen: snapshot.Observed) -> Record:
     return seen.record
 
 
-async def call(
-    step: act.Create | act.Inspect | act.Delete, seen: snapshot.Observed, lane: Lane, tools: Tools
-) -> Outcome[CutSnapshot | None]:
-    """Make the plugin call. What never left this process is refused, not unsure."""
+async def prepare(step: Call, seen: snapshot.Observed, lane: Lane, tools: Tools) -> Ready | Outcome[None] | Hold:
+    """All that a call needs, up to the doorkeeper's word. What never leaves this process is refused, not unsure."""
     if isinstance(step, act.Inspect) and step.assume_ready:
         return Done(None)
     ref = step.note.secret if isinstance(step, act.Create) else step.secret
@@ -144,12 +193,33 @@ async def call(
     plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
-    return await _send(step, plugin, values)
+    view = tools.plugins.view(seen.plugin.driver)
+    passage = Passage(seen.request.key, view, plugin.route, (_subject(seen),), view.settle_seconds)
+    _remind(step, seen, tools, passage)
+    held = tools.admission.hold(passage, tools.clock.now())
+    return held if held is not None else Ready(plugin, values, passage)
 
 
-async def _send(
-    step: act.Create | act.Inspect | act.Delete, plugin: PluginCalls, values: Mapping[str, str]
-) -> Outcome[CutSnapshot | None]:
+def _remind(step: Call, seen: snapshot.Observed, tools: Tools, passage: Passage) -> None:
+    """A create that an earlier process made may still be under way: the doorkeeper has to know of it."""
+    note = step.note if isinstance(step, act.Create) else None
+    if note is None or note.route is None or note.writer == tools.writer:
+        return
+    left = tools.started_at + passage.settle_seconds - tools.clock.now()
+    if left > 0:
+        tools.admission.unsettled(seen.plugin.driver, _subject(seen), note.route, tools.clock.now(), left)
+
+
+def _takes_another_route(step: act.Create, ready: Ready) -> bool:
+    return step.note.route is not None and step.note.route is not ready.passage.route
+
+
+def _subject(seen: snapshot.Observed) -> str:
+    """The volume that a call works on; the snapshot itself where it was taken over."""
+    return (seen.record.source if seen.record is not None else seen.request.source).handle
+
+
+async def _send(step: Call, plugin: PluginCalls, values: Mapping[str, str]) -> Outcome[CutSnapshot | None]:
     match step:
         case act.Create(note):
             return await plugin.create_snapshot(

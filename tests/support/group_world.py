@@ -140,3 +140,6 @@ def _check_absent(world: GroupWorld, last: act.Action, before: set[str], foreign
             raise Breach("a retained group that nobody knows of")
     if len(left - foreign) > 1:
         raise Breach(f"doubled: {left}")
+
+    def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
+        return plugins.controller(driver)

@@ -150,3 +150,6 @@ class _Lane:
     ledger: memory.MemoryLedger
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
     fence: Callable[[str], str] = lambda _driver: ""
+
+    def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
+        return plugins.controller(driver)

@@ -16,7 +16,7 @@ import pytest
 
 from bridge.model.failure import ConflictError, InvalidError, NotFoundError
 from bridge.model.keys import SNAPSHOT, Key, snapshot_key
-from bridge.model.plugin import Capability
+from bridge.model.plugin import NO_RULES, CallRules, Capability
 from bridge.model.snapshot import SnapshotStatus
 from bridge.model.volume import Volume
 from bridge.ports.orchestrator import Orchestrator, SnapshotDraft
@@ -63,6 +63,7 @@ class Heard:
         self.keys: list[Key] = []
         self.drafts: list[SnapshotDraft] = []
         self.sockets: dict[str, tuple[str, str, str]] = {}
+        self.rules: dict[str, CallRules] = {}
         self.calls: dict[str, PluginCalls] = {}
         self._changed = asyncio.Event()
 
@@ -83,12 +84,23 @@ class Heard:
     async def status(self, key: Key) -> SnapshotStatus | None:
         return None
 
-    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
+    async def ensure_rules(self, driver: str, rules: CallRules) -> None:
+        self.rules[driver] = rules
+
+    async def ensure_socket(
+        self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES
+    ) -> None:
         self.sockets[instance] = (path, backend, node)
         self._changed.set()
 
     async def ensure_calls(
-        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
+        self,
+        calls: PluginCalls,
+        capabilities: frozenset[Capability],
+        *,
+        endpoint: str,
+        sentence: str = "",
+        concurrency: int = 1,
     ) -> None:
         self.calls[str(calls.id)] = calls
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from adapters.nomad.settings import Settings
 from bridge.model.failure import BridgeError, NotFoundError
 from bridge.model.keys import Key, snapshot_key
-from bridge.model.plugin import Capability
+from bridge.model.plugin import NO_RULES, CallRules, Capability
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import SnapshotState, SnapshotStatus
 from bridge.ports.orchestrator import SnapshotDraft
@@ -72,14 +72,26 @@ class MemorySink:
     def __init__(self) -> None:
         self.there: dict[str, Announced] = {}
         self.log: list[tuple[str, str]] = []
+        self.rules: dict[str, CallRules] = {}
 
-    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
+    async def ensure_rules(self, driver: str, rules: CallRules) -> None:
+        self.rules[driver] = rules
+
+    async def ensure_socket(
+        self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES
+    ) -> None:
         if instance not in self.there:
             self.log.append(("socket", instance))
         self.there[instance] = Announced(path=path, node=node, backend=backend)
 
     async def ensure_calls(
-        self, calls: PluginCalls, capabilities: frozenset[Capability], *, endpoint: str, sentence: str = ""
+        self,
+        calls: PluginCalls,
+        capabilities: frozenset[Capability],
+        *,
+        endpoint: str,
+        sentence: str = "",
+        concurrency: int = 1,
     ) -> None:
         self.log.append(("calls", calls.id.instance))
         self.there[calls.id.instance] = Announced(calls=calls, capabilities=capabilities, sentence=sentence)
