@@ -60,7 +60,7 @@ class CallSettings(_Strict):
 
     def rules(self) -> CallRules:
         """What the plugin registry takes."""
-        return CallRules(**{**self.model_dump(), "timeouts_seconds": dict[str, float](self.timeouts_seconds)})
+        return CallRules(**self.model_dump())
 
 
 class PluginSettings(_Strict):

@@ -84,6 +84,9 @@ class _Lane:
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
     fence: Callable[[str], str] = lambda _driver: ""
 
+    def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
+        return plugins.controller(driver)
+
 
 def live(
     faults: dict[int, str],
@@ -140,6 +143,3 @@ def _check_absent(world: GroupWorld, last: act.Action, before: set[str], foreign
             raise Breach("a retained group that nobody knows of")
     if len(left - foreign) > 1:
         raise Breach(f"doubled: {left}")
-
-    def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
-        return plugins.controller(driver)
