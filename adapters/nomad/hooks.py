@@ -1,49 +1,32 @@
-"""Hooks in job files, carried out: job versions seen by list and stream -> snapshots asked for, once each.
+"""Hooks in job files and variables: jobs seen by list and stream -> what each version wants, and what is told of it.
 
-Once each holds without any memory of ours: an ask carries a uid made from the job's version, and the intake takes a
-uid that it has ever seen for done. An event is a hint; the list is the truth, so a missed event costs time only.
+An event is a hint; the list is the truth, so a missed event costs time only. It must not ask for snapshots itself
+(asks.py) nor decide what a setting means (decide/).
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adapters.nomad.asks import Ask, Asks, JobKey
 from adapters.nomad.client import Client, part
+from adapters.nomad.decide import claims, paths, settings
 from adapters.nomad.decide import hooks as decide
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.events import Event
-from adapters.nomad.status import Summaries
-from bridge.model.failure import BridgeError, NotFoundError, UnavailableError
-from bridge.model.keys import Key
-from bridge.model.secret import NO_SECRET, SnapshotSecrets
-from bridge.model.snapshot import SnapshotState
-from bridge.ports.orchestrator import Intake, SnapshotDraft, Volumes
+from adapters.nomad.telling import Telling
+from adapters.nomad.variables import JobVariables, Place
+from bridge.model.failure import UnavailableError
+from bridge.model.snapshot import DeletionPolicy
+from bridge.ports.orchestrator import Intake, Volumes
 
 log = logging.getLogger(__name__)
 
-JobKey = tuple[str, str]
-
 _AT_ONCE = 16
-_ASK_SECONDS = 60.0
-_RETRY_FIRST_SECONDS = 1.0
-_RETRY_MOST_SECONDS = 60.0
-_SUMMARY_SECONDS = 10.0
-_SETTLED = (SnapshotState.READY.value, SnapshotState.RETAINED.value, SnapshotState.GONE.value)
 _GONE = ("JobDeregistered", "JobBatchDeregistered")
-
-
-@dataclasses.dataclass(slots=True)
-class _Pending:
-    """One ask that is not accepted yet."""
-
-    wanted: decide.Wanted
-    failures: int = 0
-    due: float = 0.0
 
 
 class Hooks:
@@ -52,196 +35,237 @@ class Hooks:
     def __init__(self, cluster: str, client: Client, volumes: Volumes) -> None:
         self._cluster = cluster
         self._client = client
-        self._volumes = volumes
         self._known: dict[JobKey, decide.Plan] = {}
+        self._jobs_at: dict[Place, JobKey] = {}
         self._floor: dict[str, int] = {}
-        self._pending: dict[str, _Pending] = {}
-        self._asked: dict[str, Key] = {}
-        self._troubles: dict[str, str] = {}
-        self._stale: set[JobKey] = set()
-        self._bell = asyncio.Event()
-        self._summaries = Summaries(client, enabled=client.settings.hooks.write_status)
+        self._again: set[JobKey] = set()
+        """To be read again although their version is known: their variable has changed."""
+        self._departing: set[JobKey] = set()
+        """Purged, and their final snapshot is still to be asked for."""
+        self._missed: dict[JobKey, tuple[str, ...]] = {}
+        self._policies: dict[Place, dict[str, DeletionPolicy]] = {}
+        """(namespace, volume id) -> what each job sets for its snapshots."""
+        self._variables = JobVariables(client)
+        self._asks = Asks(cluster, client, volumes, policy_of=self._policy_of, on_change=self._changed)
+        self._telling = Telling(client, self._asks, self._known, self._texts)
 
     def problems(self) -> Sequence[str]:
-        """Everything that is wrong in job files or with their asks, one sentence each, in a stable order."""
+        """Everything that is wrong in settings or with their asks, one sentence each, in a stable order."""
         found: list[str] = []
         for (namespace, job), plan in sorted(self._known.items()):
             found.extend(f"job {job!r} in {namespace!r}: {text}" for text in self._texts(plan))
-        return found
+        if self._variables.sentence:
+            found.append(self._variables.sentence)
+        return [*found, *self._telling.problems()]
+
+    async def run(self, intake: Intake) -> None:
+        """Ask for what is pending, follow variables and write summaries, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._asks.run(intake), name=f"nomad-asks-{self._cluster}")
+            group.create_task(self._telling.run(intake), name=f"nomad-summaries-{self._cluster}")
+            for namespace in self._client.settings.namespaces:
+                following = self._variables.follow(namespace, self._on_variable)
+                group.create_task(following, name=f"nomad-variables-{self._cluster}-{namespace}")
 
     async def resync(self, namespace: str) -> None:
-        """List the jobs and read those that changed. AnswerError, UnavailableError."""
-        answer = await self._client.get("/v1/jobs", {"namespace": namespace, "meta": "true"})
-        stubs = list(answer.data or ())
-        self._floor[namespace] = answer.index
-        listed = {(str(stub["Namespace"]), str(stub["ID"])): stub for stub in stubs}
-        for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
-            self._forget(key)
-        changed = [key for key, stub in listed.items() if self._differs(key, stub)]
-        gate = asyncio.Semaphore(_AT_ONCE)
+        """List variables and jobs, and read the jobs that changed. AnswerError, UnavailableError."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for key in changed:
-                    group.create_task(self._read(key, gate), name="nomad-job")
-        except* (AnswerError, UnavailableError) as broken:
-            first = broken.exceptions[0]
-            raise UnavailableError(f"a job could not be read: {first}") from None
+            await self._list_variables(namespace)
+            answer = await self._client.get("/v1/jobs", {"namespace": namespace, "meta": "true"})
+            self._floor[namespace] = answer.index
+            stubs = [stub for stub in answer.data or () if decide.may_ask(stub)]
+            listed = {(str(stub["Namespace"]), str(stub["ID"])): stub for stub in stubs}
+            del answer, stubs
+            for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
+                if key not in self._departing:
+                    self._forget(key)
+            todo = [key for key, stub in listed.items() if key in self._again or self._differs(key, stub)]
+            await self._read_all(todo)
+        finally:
+            self._asks.open(namespace)
+        self._telling.look_again(namespace, self._variables.summaries(namespace))
 
     async def on_event(self, event: Event) -> None:
-        """Take one event of the topic Job. Anything that the last list holds already is left alone."""
+        """Take one event of the topic Job. Anything that the last list holds already is left alone.
+
+        UnavailableError when the job's variable could not be read: the list that follows finds the job again.
+        """
         floor = self._floor.get("*", self._floor.get(event.namespace, 0))
         if event.topic != "Job" or event.index <= floor:
             return
         job = event.payload.get("Job")
-        if not isinstance(job, dict) or not job.get("ID"):
+        if not isinstance(job, dict) or not job.get("ID") or not decide.may_ask(job):
             return
         key = (str(job.get("Namespace") or "default"), str(job["ID"]))
         if event.type in _GONE and event.payload.get("Deleted"):
-            self._forget(key)
+            await self._depart(key, job)
         elif decide.stub_is_newer(job, self._known[key].index if key in self._known else 0):
-            self._learn(job)
+            try:
+                self._learn(job, await self._items(key, fresh=claims.claims_any(job)))
+            except AnswerError as error:
+                raise UnavailableError(f"the settings of job {key[1]!r} could not be read: {error}") from None
 
-    async def run(self, intake: Intake) -> None:
-        """Ask for what is pending and write summaries, until cancelled."""
-        while True:
-            self._bell.clear()
-            due = [ask for ask in self._pending.values() if ask.due <= time.monotonic()]
-            gate = asyncio.Semaphore(_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                for ask in due:
-                    group.create_task(self._ask(ask, intake, gate), name=f"nomad-ask-{ask.wanted.uid}")
-            await self._summarize(intake)
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """Until something new is pending, or the next retry is due."""
-        most = _SUMMARY_SECONDS if self._stale else _RETRY_MOST_SECONDS
-        due = min([ask.due for ask in self._pending.values()] + [time.monotonic() + most])
+    async def _list_variables(self, namespace: str) -> None:
         try:
-            async with asyncio.timeout(max(0.02, due - time.monotonic())):
-                await self._bell.wait()
-        except TimeoutError:
+            changed = await self._variables.refresh(namespace)
+        except AnswerError as error:
+            log.warning(
+                "the variables of %s cannot be listed, so settings come from meta alone: %s", namespace, error
+            )
             return
+        self._again.update(self._jobs_at[place] for place in changed if place in self._jobs_at)
 
-    def _differs(self, key: JobKey, stub: dict[str, Any]) -> bool:
+    async def _on_variable(self, place: Place) -> None:
+        """A settings variable came, changed or went; its job is not restarted, only read again."""
+        key = self._jobs_at.get(place)
+        if key is None or key in self._departing:
+            return
+        self._again.add(key)
+        await self._read(key)
+
+    def _differs(self, key: JobKey, stub: Mapping[str, Any]) -> bool:
         known = self._known.get(key)
         return known is None or known.index != int(stub.get("JobModifyIndex") or 0)
 
-    async def _read(self, key: JobKey, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            try:
-                answer = await self._client.get(f"/v1/job/{part(key[1])}", {"namespace": key[0]})
-            except AnswerError as error:
-                if error.status == 404:
-                    self._forget(key)
-                    return
-                raise
-        self._learn(answer.data)
+    async def _read_all(self, keys: Sequence[JobKey]) -> None:
+        """Read these jobs, a few at once. UnavailableError when one could not be read."""
+        left = iter(keys)
 
-    def _learn(self, job: dict[str, Any]) -> None:
-        plan = decide.plan(self._cluster, job)
-        deploys = tuple(one for one in plan.wanted if one.moment is decide.Moment.DEPLOY)
-        plan = dataclasses.replace(plan, wanted=deploys)  # snapshots of stopped jobs are not carried out yet
+        async def work() -> None:
+            for key in left:
+                await self._read(key)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(_AT_ONCE, len(keys))):
+                    group.create_task(work(), name=f"nomad-jobs-{number}")
+        except* (AnswerError, UnavailableError) as broken:
+            first = broken.exceptions[0]
+            raise UnavailableError(f"a job could not be read: {first}") from None
+
+    async def _read(self, key: JobKey) -> None:
+        try:
+            answer = await self._client.get(f"/v1/job/{part(key[1])}", {"namespace": key[0]})
+        except AnswerError as error:
+            if error.status == 404:
+                if key not in self._departing:
+                    self._forget(key)
+                return
+            raise
+        self._learn(answer.data, await self._items(key))
+        self._again.discard(key)
+
+    async def _items(self, key: JobKey, *, fresh: bool = False) -> Mapping[str, str] | None:
+        return await self._variables.of((key[0], paths.settings_path(key[1])), fresh=fresh)
+
+    async def _depart(self, key: JobKey, job: dict[str, Any]) -> None:
+        """A purged job keeps nothing to find it by; but its event carries it whole, once."""
+        plan = decide.plan(self._cluster, job, await self._items(key), purged=True)
+        if all(self._asks.asked(wanted.uid) is not None for wanted in plan.wanted):
+            self._forget(key)
+            return
+        self._departing.add(key)
+        self._take(plan)
+
+    def _learn(self, job: dict[str, Any], items: Mapping[str, str] | None) -> None:
+        plan = decide.plan(self._cluster, job, items)
+        self._departing.discard((plan.namespace, plan.job))
+        self._take(plan)
+
+    def _take(self, plan: decide.Plan) -> None:
         key = (plan.namespace, plan.job)
         before = self._known.get(key)
         self._known[key] = plan
-        for text in plan.problems:
-            if before is None or text not in before.problems:
+        self._jobs_at[(plan.namespace, paths.settings_path(plan.job))] = key
+        self._agree(key, before.policies if before else {}, plan.policies)
+        told = set(before.problems + before.notes) if before is not None else set()
+        for text in (*plan.problems, *plan.notes, *self._conflicts(plan)):
+            if text not in told:
                 log.warning("job %r in %r: %s", plan.job, plan.namespace, text)
-        uids = {wanted.uid for wanted in plan.wanted}
-        self._drop(key, uids)
-        for wanted in plan.wanted:
-            if wanted.uid not in self._asked and wanted.uid not in self._pending:
-                self._pending[wanted.uid] = _Pending(wanted)
+        keep = {wanted.uid for wanted in plan.wanted}
+        missed = tuple(_missed(ask, plan) for ask in self._asks.drop(key, keep))
+        for text in missed:
+            log.warning("job %r in %r: %s", plan.job, plan.namespace, text)
+        if missed or before is None or before.index != plan.index:
+            self._missed[key] = missed
+        if before is not None:
+            self._asks.forget(wanted.uid for wanted in before.wanted if wanted.uid not in keep)
+        self._asks.want(plan.wanted, last_chance=key in self._departing)
         if plan.asks or (before is not None and before.asks):
-            self._stale.add(key)
-            self._bell.set()
+            self._telling.mark(key)
 
     def _forget(self, key: JobKey) -> None:
-        self._drop(key, set())
-        self._known.pop(key, None)
-        self._stale.discard(key)
+        """The job is gone."""
+        plan = self._known.pop(key, None)
+        for ask in self._asks.drop(key, set()):
+            log.warning("job %r in %r is gone: no snapshot of %r was made", key[1], key[0], ask.wanted.volume)
+        self._departing.discard(key)
+        self._again.discard(key)
+        self._missed.pop(key, None)
+        self._jobs_at.pop((key[0], paths.settings_path(key[1])), None)
+        if plan is not None:
+            self._agree(key, plan.policies, {})
+            self._asks.forget(wanted.uid for wanted in plan.wanted)
+        self._telling.forget(key, was_told=plan is not None and plan.asks)
 
-    def _drop(self, key: JobKey, keep: set[str]) -> None:
-        """Let go of asks of another version: its moment has passed."""
-        for uid, ask in list(self._pending.items()):
-            if (ask.wanted.namespace, ask.wanted.job) == key and uid not in keep:
-                log.warning(
-                    "job %r version %d: no snapshot of %r was made before the version went: %s",
-                    ask.wanted.job, ask.wanted.version, ask.wanted.volume, self._troubles.get(uid, "no time"),
-                )  # fmt: skip
-                del self._pending[uid]
-                self._troubles.pop(uid, None)
-        for wanted in self._known[key].wanted if key in self._known else ():
-            if wanted.uid not in keep:
-                self._asked.pop(wanted.uid, None)
-                self._troubles.pop(wanted.uid, None)
+    def _changed(self, key: JobKey) -> None:
+        """Something happened to an ask of this job."""
+        self._telling.mark(key)
+        if key in self._departing and not self._asks.pending(key):
+            self._forget(key)
 
-    async def _ask(self, ask: _Pending, intake: Intake, gate: asyncio.Semaphore) -> None:
-        wanted = ask.wanted
-        try:
-            async with gate, asyncio.timeout(_ASK_SECONDS):
-                key = await intake.ask(await self._draft(wanted))
-        except (NotFoundError, UnavailableError, TimeoutError) as error:
-            ask.failures += 1
-            delay = min(_RETRY_MOST_SECONDS, _RETRY_FIRST_SECONDS * 2.0 ** min(ask.failures - 1, 16))
-            ask.due = time.monotonic() + delay
-            self._trouble(wanted, str(error) or "the service did not answer in time")
-        except BridgeError as error:
-            self._pending.pop(wanted.uid, None)
-            self._trouble(wanted, str(error))
-        else:
-            self._pending.pop(wanted.uid, None)
-            self._asked[wanted.uid] = key
-            self._troubles.pop(wanted.uid, None)
-            log.info("job %r version %d asked for %s of %r", wanted.job, wanted.version, wanted.name, wanted.volume)
-        self._stale.add((wanted.namespace, wanted.job))
+    def _agree(self, key: JobKey, before: Mapping[str, DeletionPolicy], now: Mapping[str, DeletionPolicy]) -> None:
+        """Keep what each job says of a volume; tell the others when that changes."""
+        for volume in {*before, *now}:
+            if before.get(volume) is now.get(volume):
+                continue
+            place = (key[0], volume)
+            holders = self._policies.setdefault(place, {})
+            if volume in now:
+                holders[key[1]] = now[volume]
+            else:
+                holders.pop(key[1], None)
+            for job in holders:
+                if job != key[1]:
+                    self._telling.mark((key[0], job))
+            if not holders:
+                del self._policies[place]
 
-    def _trouble(self, wanted: decide.Wanted, text: str) -> None:
-        if self._troubles.get(wanted.uid) != text:
-            log.warning("job %r in %r: snapshot of %r: %s", wanted.job, wanted.namespace, wanted.volume, text)
-        self._troubles[wanted.uid] = text
+    def _others(self, namespace: str, job: str, volume: str) -> dict[str, DeletionPolicy]:
+        return {other: p for other, p in self._policies.get((namespace, volume), {}).items() if other != job}
 
-    async def _draft(self, wanted: decide.Wanted) -> SnapshotDraft:
-        secret = NO_SECRET
-        if any(plugin.secret for plugin in self._client.settings.plugins.values()):
-            secret = (await self._volumes.find(wanted.namespace, wanted.volume)).secret
-        return SnapshotDraft(
-            cluster=self._cluster,
-            namespace=wanted.namespace,
-            name=wanted.name,
-            volume=wanted.volume,
-            policy=wanted.policy,
-            parameters=wanted.parameters,
-            secrets=SnapshotSecrets(secret, secret, secret),
-            asked_by=f"nomad job {wanted.job}",
-            why=f"deploy of version {wanted.version}",
-            labels={"job": wanted.job, "group": ",".join(wanted.groups)},
-            users={"job": (wanted.job,), "group": tuple(wanted.groups)},
-            uid=wanted.uid,
-        )
+    def _policy_of(self, wanted: decide.Wanted) -> DeletionPolicy:
+        return decide.agreed(wanted.policy, self._others(wanted.namespace, wanted.job, wanted.volume))[0]
+
+    def _conflicts(self, plan: decide.Plan) -> Sequence[str]:
+        found = []
+        for volume, policy in plan.policies.items():
+            _, against = decide.agreed(policy, self._others(plan.namespace, plan.job, volume))
+            if against:
+                found.append(
+                    f"the jobs {', '.join(sorted([plan.job, *against]))} want different {settings.DELETION_POLICY} "
+                    f"for {volume!r}; Retain is taken"
+                )
+        return found
 
     def _texts(self, plan: decide.Plan) -> list[str]:
-        asks = [f"snapshot of {w.volume!r}: {self._troubles[w.uid]}" for w in plan.wanted if w.uid in self._troubles]
-        return [*plan.problems, *asks]
+        troubles = ((wanted, self._asks.trouble(wanted.uid)) for wanted in plan.wanted)
+        asks = [f"snapshot of {wanted.volume!r}: {text}" for wanted, text in troubles if text]
+        missed = self._missed.get((plan.namespace, plan.job), ())
+        return [*plan.problems, *self._conflicts(plan), *asks, *missed]
 
-    async def _summarize(self, intake: Intake) -> None:
-        stale, self._stale = self._stale, set()
-        for key in sorted(stale):
-            plan = self._known.get(key)
-            if plan is None:
-                continue
-            lines = []
-            for wanted in plan.wanted:
-                asked = self._asked.get(wanted.uid)
-                status = await intake.status(asked) if asked is not None else None
-                state = status.state.value if status is not None else ("asked" if asked else "not asked yet")
-                if state not in _SETTLED:
-                    self._stale.add(key)
-                lines.append(f"{wanted.volume}: {wanted.name} ({wanted.uid}) {state}")
-            items = {
-                "job_version": str(plan.version),
-                "snapshots": "\n".join(lines) or "none",
-                "problems": "\n".join(self._texts(plan)) or "none",
-            }
-            await self._summaries.tell(key[0], key[1], items)
+
+def _missed(ask: Ask, plan: decide.Plan) -> str:
+    """Why a snapshot that was wanted will never be made."""
+    wanted = ask.wanted
+    detail = ask.trouble or ask.held_by or "there was no time"
+    if wanted.moment is decide.Moment.STOP and not plan.stopped:
+        return (
+            f"the job was started again (version {plan.version}) before {wanted.volume!r} was quiet, so no final "
+            f"snapshot of its stop (version {wanted.version}) was made: {detail}"
+        )
+    if wanted.moment is decide.Moment.DEPLOY and plan.stopped:
+        return f"the job was stopped before a snapshot of {wanted.volume!r} was made: {detail}"
+    if wanted.version == plan.version:
+        return f"no snapshot of {wanted.volume!r} was made: the settings want none any more"
+    return f"no snapshot of {wanted.volume!r} was made before version {wanted.version} went: {detail}"

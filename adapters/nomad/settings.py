@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -109,6 +110,15 @@ class HookSettings(_Strict):
     enabled: bool = True
     write_status: bool = True
     """Keep a summary per job in the variable `snapbridge/status/<job>`, where the token may write it."""
+    link: str = ""
+    """The address of our API as operators reach it, for links in summaries. Empty: no links."""
+
+    @pydantic.field_validator("link")
+    @classmethod
+    def _web_address(cls, link: str) -> str:
+        if link and not re.fullmatch(r"https?://[^\s?#]+", link):
+            raise ValueError(f"{link[:200]!r} is no address: it begins with http:// or https:// and has no query")
+        return link.rstrip("/")
 
 
 class Settings(_Strict):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from adapters.nomad.adapter import NomadOrchestrator, build
 from adapters.nomad.client import Client
-from tests.integration.nomad.doubles import quick
+from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, quick, running, until
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import HostPathDriver
 
@@ -30,6 +32,20 @@ async def client(agent: FakeNomad) -> AsyncIterator[Client]:
     made = Client(quick(agent.url))
     yield made
     await made.close()
+
+
+@pytest.fixture
+def intake() -> MemoryIntake:
+    return MemoryIntake()
+
+
+@asynccontextmanager
+async def bridge(agent: FakeNomad, intake: MemoryIntake, **more: object) -> AsyncIterator[NomadOrchestrator]:
+    """The adapter, running and ready."""
+    adapter = build("east", quick(agent.url, **more), secrets=MemorySecrets())
+    async with running(adapter.run(lambda key: None, intake, MemorySink())):
+        await until(lambda: adapter.ready() == "", f"ready: {adapter.ready()}", 20)
+        yield adapter
 
 
 async def make_volume(client: Client, volume_id: str, **more: Any) -> str:

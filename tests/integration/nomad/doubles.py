@@ -39,16 +39,23 @@ class MemoryIntake:
         self.asks: list[SnapshotDraft] = []
         self.refuse: dict[str, BridgeError] = {}
         """Volume id -> what to answer instead."""
+        self.states: dict[str, SnapshotStatus] = {}
+        """Volume id -> how its snapshots stand; else they are ready."""
+        self.on_ask: Callable[[SnapshotDraft], None] = lambda draft: None
 
     async def ask(self, draft: SnapshotDraft) -> Key:
         self.asks.append(draft)
+        self.on_ask(draft)
         if draft.volume in self.refuse:
             raise self.refuse[draft.volume]
         self.booked.setdefault(draft.uid, draft)
         return snapshot_key(draft.cluster, draft.uid)
 
     async def status(self, key: Key) -> SnapshotStatus | None:
-        return SnapshotStatus(SnapshotState.READY, ready=True) if key.uid in self.booked else None
+        draft = self.booked.get(key.uid)
+        if draft is None:
+            return None
+        return self.states.get(draft.volume, SnapshotStatus(SnapshotState.READY, ready=True))
 
     def volumes(self) -> list[str]:
         return sorted(draft.volume for draft in self.booked.values())
