@@ -40,7 +40,7 @@ class Stand:
     def untouched(self) -> Iterator[None]:
         """The block leaves no object, no hold on a claim, and nothing on the backend."""
         yield
-        claims.until("no content is left", lambda: self.contents() == [], 10.0)
+        claims.until("no content is left", lambda: self.contents() == [], 30.0)
         assert self.snapshots() == []
         assert backend(self.driver) == []
         held = self.plane.admin.get("pvc", "data", "-n", self.namespace)["metadata"].get("finalizers", [])
@@ -119,7 +119,7 @@ def test_what_the_api_server_refuses(stand: Stand, name: str, source: dict[str, 
 def test_what_the_status_tells(stand: Stand, name: str, claim: str, class_name: str, words: str) -> None:
     with stand.untouched():
         stand.plane.admin.apply(_snapshot(stand, name, claim, class_name))
-        claims.until("told", lambda: stand.told(name) != "", 10.0)
+        claims.until("told", lambda: stand.told(name) != "", 30.0)
         assert words in stand.told(name)
         assert stand.contents() == []
         stand.delete(name)

@@ -76,7 +76,7 @@ class Stand:
 
     def delete(self, plural: str, name: str) -> None:
         self.call("DELETE", self.path(plural, name))
-        claims.until("gone", lambda: self.plane.admin.request("GET", self.path(plural, name))[0] == 404, 15.0)
+        claims.until("gone", lambda: self.plane.admin.request("GET", self.path(plural, name))[0] == 404, 30.0)
 
     def quiet(self) -> None:
         """Nothing is written over and over, nothing has crashed, and good work still goes on."""
@@ -182,9 +182,9 @@ def test_malformed_snapshots_are_told_and_can_be_deleted(stand: Stand) -> None:
     for name, (changes, _words) in SNAPSHOTS.items():
         stand.make("volumesnapshots", snapshot(name, **changes))
     for name, (_changes, words) in SNAPSHOTS.items():
-        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 10.0)  # type: ignore[misc]
+        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 30.0)  # type: ignore[misc]
         assert words in stand.error(name)
-        claims.until(f"{name} has an event", lambda name=name: stand.warnings(name) != [], 5.0)  # type: ignore[misc]
+        claims.until(f"{name} has an event", lambda name=name: stand.warnings(name) != [], 30.0)  # type: ignore[misc]
     stand.quiet()
     for name in SNAPSHOTS:
         stand.delete("volumesnapshots", name)
@@ -197,7 +197,7 @@ def test_a_malformed_status_is_told_anew(stand: Stand) -> None:
     good = stand.get("volumesnapshots", "status")["status"]
     for status in ("text", {**good, "readyToUse": "yes", "creationTime": 7, "error": "none"}):
         stand.call("PATCH", stand.path("volumesnapshots", "status") + "/status", {"status": status})
-        claims.until("mended", lambda: stand.get("volumesnapshots", "status")["status"] == good, 10.0)
+        claims.until("mended", lambda: stand.get("volumesnapshots", "status")["status"] == good, 30.0)
     stand.delete("volumesnapshots", "status")
     assert stand.plugin.store.snapshots == {}
 
@@ -226,7 +226,7 @@ def test_malformed_contents_are_told_with_and_without_a_snapshot_and_take_no_dat
         source = {"volumeSnapshotContentName": name}
         stand.make("volumesnapshots", snapshot(name, spec__source=source, spec__volumeSnapshotClassName=None))
     for name, (_changes, words) in CONTENTS.items():
-        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 10.0)  # type: ignore[misc]
+        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 30.0)  # type: ignore[misc]
         assert f"VolumeSnapshotContent {name} is malformed: {words}" in stand.error(name)
         assert any(words in text for text in stand.warnings(name, "default"))
     stand.quiet()
@@ -263,7 +263,7 @@ def test_malformed_classes_are_told(stand: Stand) -> None:
         )
         stand.make("volumesnapshots", snapshot(name, spec__volumeSnapshotClassName=name))
     for name, (_changes, words) in CLASSES.items():
-        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 10.0)  # type: ignore[misc]
+        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 30.0)  # type: ignore[misc]
         assert words in stand.error(name)
         assert stand.warnings(name)
     stand.quiet()
@@ -318,11 +318,11 @@ def test_a_driver_that_answers_nonsense_is_told_asked_seldom_and_loses_nothing(s
         stand.make("volumesnapshotclasses", klass(name, parameters={"answer": name}))
         stand.make("volumesnapshots", snapshot(name, spec__volumeSnapshotClassName=name))
     for name, words in ANSWERS.items():
-        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 10.0)  # type: ignore[misc]
+        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 30.0)  # type: ignore[misc]
         assert words in stand.error(name)
         assert len(stand.error(name)) < 2000
         assert stand.get("volumesnapshots", name)["status"]["readyToUse"] is False
-        claims.until(f"{name} has an event", lambda name=name: stand.warnings(name) != [], 5.0)  # type: ignore[misc]
+        claims.until(f"{name} has an event", lambda name=name: stand.warnings(name) != [], 30.0)  # type: ignore[misc]
     for name in ODD_INSTANTS:
         claims.until("ready", lambda name=name: claims.is_ready(stand.plane.admin, NAMESPACE, name))  # type: ignore[misc]
         told = seconds_of(stand.get("volumesnapshots", name)["status"].get("creationTime")) or time.time()
@@ -335,7 +335,7 @@ def test_a_driver_that_answers_nonsense_is_told_asked_seldom_and_loses_nothing(s
     for name in (*ANSWERS, *ODD_INSTANTS):
         stand.call("DELETE", stand.path("volumesnapshots", name))
     claims.until("nothing is left", lambda: plugin.store.snapshots == {}, 40.0)
-    claims.until("no content is left", lambda: not claims.contents(stand.plane.admin), 10.0)
+    claims.until("no content is left", lambda: not claims.contents(stand.plane.admin), 30.0)
     plugin.script.clear()
 
 
@@ -355,7 +355,7 @@ def test_ready_that_goes_back_to_false(stand: Stand) -> None:
 
     plugin.script |= {"CreateSnapshot": create, "GetSnapshot": get}
     stand.make("volumesnapshots", snapshot("back"))
-    claims.until("cut", lambda: "status" in stand.get("volumesnapshots", "back"), 10.0)
+    claims.until("cut", lambda: "status" in stand.get("volumesnapshots", "back"), 30.0)
     ready[0] = True
     claims.until("ready", lambda: claims.is_ready(stand.plane.admin, NAMESPACE, "back"))
     ready[0] = False
@@ -385,21 +385,21 @@ def test_a_secret_that_vanishes_is_told_by_name_and_waited_for(stand: Stand) -> 
     stand.make("volumesnapshotclasses", klass("secret", parameters=parameters))
     stand.make("volumesnapshots", snapshot("secret", spec__volumeSnapshotClassName="secret"))
     told = f"the secret {NAMESPACE}/key does not exist (SECRET_NOT_FOUND). Create it"
-    claims.until("told", lambda: stand.error("secret") != "", 10.0)
+    claims.until("told", lambda: stand.error("secret") != "", 30.0)
     assert told in stand.error("secret")
     assert any(told in text for text in stand.warnings("secret"))
     assert stand.plugin.store.snapshots == {}
     secret(stand, there=True)
-    claims.until("ready", lambda: claims.is_ready(stand.plane.admin, NAMESPACE, "secret"), 20.0)
+    claims.until("ready", lambda: claims.is_ready(stand.plane.admin, NAMESPACE, "secret"), 30.0)
     assert stand.error("secret") == ""
     secret(stand, there=False)
     stand.call("DELETE", stand.path("volumesnapshots", "secret"))
-    claims.until("told again", lambda: told in stand.error("secret"), 10.0)
+    claims.until("told again", lambda: told in stand.error("secret"), 30.0)
     stand.quiet()
     assert len(stand.plugin.store.snapshots) == 1, "nothing is forgotten that is still there"
     secret(stand, there=True)
     claims.until("gone", lambda: stand.plugin.store.snapshots == {}, 30.0)
-    claims.until("no content is left", lambda: not claims.contents(stand.plane.admin), 10.0)
+    claims.until("no content is left", lambda: not claims.contents(stand.plane.admin), 30.0)
     secret(stand, there=False)
 
 
@@ -411,7 +411,7 @@ def test_handles_of_ten_kilobytes(stand: Stand) -> None:
     source = {"volumeSnapshotContentName": "huge-snapshot"}
     stand.make("volumesnapshots", snapshot("huge-snapshot", spec__source=source, spec__volumeSnapshotClassName=None))
     for name, words in (("huge-volume", "source_volume_id"), ("huge-snapshot", "snapshot_id")):
-        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 10.0)  # type: ignore[misc]
+        claims.until(f"{name} is told", lambda name=name: stand.error(name) != "", 30.0)  # type: ignore[misc]
         assert words in stand.error(name)
         assert len(stand.error(name)) < 2000
     stand.quiet()
@@ -420,7 +420,7 @@ def test_handles_of_ten_kilobytes(stand: Stand) -> None:
     stand.call("DELETE", stand.path("volumesnapshots", "huge-snapshot"))
     going = functools.partial(stand.get, "volumesnapshotcontents", "huge-snapshot")
     # Retained before its deletion is asked for, it would be kept as any other.
-    claims.until("its deletion is asked for", lambda: "deletionTimestamp" in going()["metadata"], 10.0)
+    claims.until("its deletion is asked for", lambda: "deletionTimestamp" in going()["metadata"], 30.0)
     patch = {"spec": {"deletionPolicy": "Retain"}}
     stand.call("PATCH", stand.path("volumesnapshotcontents", "huge-snapshot"), patch)
-    claims.until("gone", lambda: not claims.contents(stand.plane.admin), 20.0)
+    claims.until("gone", lambda: not claims.contents(stand.plane.admin), 30.0)

@@ -243,7 +243,7 @@ def test_the_data_of_a_backup_stays_while_a_restored_snapshot_is_there(
             "get", "events", "-n", "default", "-o", "jsonpath={..message}"
         )
 
-    claims.until("told", told, 10.0)
+    claims.until("told", told, 30.0)
     assert backend(driver) == [content["status"]["snapshotHandle"]]
     velero.call("DELETE", velero.snapshots(restored))
     claims.until("the snapshot is gone", lambda: not velero.exists(velero.snapshots(restored)))

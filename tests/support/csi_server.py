@@ -293,7 +293,7 @@ async def start(plugin: Plugin, path: Path) -> grpc.aio.Server:
     return server
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> float:
     """Wait until it holds; the seconds that it took. Fails when it does not in time."""
     begun = time.monotonic()
     while not condition():

@@ -370,9 +370,20 @@ class Stage:
         self.until_gone("snapshots", name)
         uid = self.past("snapshots", name)[-1]["metadata"]["uid"]
         for one in self.seen.all("volumesnapshotcontents"):
-            spec = one["spec"]
-            if spec["volumeSnapshotRef"].get("uid") == uid and spec["deletionPolicy"] == "Delete":
-                self.until_gone("contents", one["metadata"]["name"])
+            if one["spec"]["volumeSnapshotRef"].get("uid") == uid:
+                self._until_settled(one["metadata"]["name"])
+
+    def _until_settled(self, content: str) -> None:
+        """Wait until a content is gone or is to be kept. Its policy may have changed without our having heard yet."""
+
+        def settled() -> bool:
+            found = self.of("contents", content)
+            return found is None or found["spec"]["deletionPolicy"] != "Delete"
+
+        try:
+            self.seen.until(f"{content} gone or kept", settled)
+        except AssertionError:
+            self.until_gone("contents", content)
 
     def content_of(self, name: str) -> Object:
         """The content that a VolumeSnapshot is bound to."""

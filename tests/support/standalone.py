@@ -150,7 +150,7 @@ class Service:
     def _fence(self, _driver: str) -> str:
         return self.cluster.fenced
 
-    async def finished(self, operation: Operation, seconds: float = 10.0) -> Operation:
+    async def finished(self, operation: Operation, seconds: float = 30.0) -> Operation:
         """Follow the operation to its end."""
         async with asyncio.timeout(seconds):
             while operation.state is OperationState.RUNNING:

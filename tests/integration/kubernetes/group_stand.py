@@ -118,7 +118,7 @@ async def delete(stand: Stand, resource: Resource, namespace: str, name: str, *,
         return await get(stand, resource, namespace, name) is None
 
     if wait:
-        await stand.until(gone, 20.0)
+        await stand.until(gone, 30.0)
 
 
 async def get(stand: Stand, resource: Resource, namespace: str, name: str) -> Object | None:

@@ -122,10 +122,11 @@ class Stand:
         self.runner = runner
 
     async def klass(self, name: str, policy: str = "Delete", **parameters: str) -> None:
-        """A class of the driver."""
+        """A class of the driver, which the half has heard of: a content that names it may come right after."""
         kind = {"apiVersion": names.API_VERSION, "kind": "VolumeSnapshotClass"}
         body = {**kind, "metadata": {"name": name}, "driver": self.plugin.driver, "deletionPolicy": policy}
         await self.other.create(names.CLASSES, "", body | ({"parameters": parameters} if parameters else {}))
+        await self.until(lambda: self.half.world.classes.get("", name))
 
     async def content(self, name: str, *, klass: str = "", **changes: Any) -> Object:
         """A content as a cluster half makes it. `static` is a handle, `bound=False` leaves the uid out."""
@@ -171,7 +172,7 @@ class Stand:
                 raise
             return None
 
-    async def until(self, what: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, what: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until the half's caches (or anything in memory) show it."""
         deadline = time.monotonic() + seconds
         while not what():

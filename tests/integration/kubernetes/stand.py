@@ -69,7 +69,7 @@ class Stand:
             return None
         return await asyncio.to_thread(self.plane.admin.get, kind, name, "-n", namespace)
 
-    async def until(self, what: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+    async def until(self, what: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
         """Wait until it holds."""
         deadline = time.monotonic() + seconds
         while not await what():
@@ -77,7 +77,7 @@ class Stand:
                 raise AssertionError(f"it did not come about in {seconds} s")
             await asyncio.sleep(0.05)
 
-    async def until_known(self, what: Callable[[], object], seconds: float = 15.0) -> None:
+    async def until_known(self, what: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until the adapter's caches show it; costs the API server nothing."""
 
         async def look() -> bool:
@@ -86,8 +86,9 @@ class Stand:
         await self.until(look, seconds)
 
     async def klass(self, name: str, driver: str = "", policy: str = "Delete", **more: Any) -> None:
-        """A class, of the plugin's driver unless told otherwise."""
+        """A class, of the plugin's driver unless told otherwise, which the adapter has heard of."""
         await self.apply(class_object(name, driver or self.plugin.driver, policy, **more))
+        await self.until_known(lambda: self.cluster.world.classes.get("", name))
 
     async def volume(self, namespace: str, name: str, driver: str = "") -> None:
         """A PersistentVolume and a claim that are bound to each other."""
@@ -100,7 +101,7 @@ class Stand:
         """The VolumeSnapshot as the caches have it."""
         return self.cluster.world.snapshots.get(namespace, name)
 
-    async def until_ready(self, namespace: str, name: str, seconds: float = 15.0) -> Object:
+    async def until_ready(self, namespace: str, name: str, seconds: float = 30.0) -> Object:
         await self.until_known(
             lambda: ((self.snapshot(namespace, name) or {}).get("status") or {}).get("readyToUse"), seconds
         )

@@ -68,10 +68,10 @@ class Kind:
 
     def until_refused(self, driver: str) -> None:
         """The server hears of new objects, and of its own policies, a moment later."""
-        claims.until("the policy holds", lambda: self.create("probe", driver, dry_run=True)[0] == 403, 15.0)
+        claims.until("the policy holds", lambda: self.create("probe", driver, dry_run=True)[0] == 403, 30.0)
 
     def until_free(self, driver: str) -> None:
-        claims.until("the way is free", lambda: self.create("probe", driver, dry_run=True)[0] == 201, 15.0)
+        claims.until("the way is free", lambda: self.create("probe", driver, dry_run=True)[0] == 201, 30.0)
 
 
 KINDS = {

@@ -86,7 +86,7 @@ def test_requests_are_delegated_while_another_lease_lives_and_ours_when_it_ends(
             with service:
                 _delegated(service, control_plane, namespace, name)
                 foreign.close()
-                claims.until("it is ours", lambda: not route(service, name), 20.0)
+                claims.until("it is ours", lambda: not route(service, name), 30.0)
                 service.cli(
                     "snapshot",
                     "create",
@@ -100,7 +100,7 @@ def test_requests_are_delegated_while_another_lease_lives_and_ours_when_it_ends(
                 )
                 assert managers(control_plane, namespace, "ours") == {"snapbridge"}
                 with owners(control_plane, namespace, driver.socket):
-                    claims.until("it is theirs again", lambda: bool(route(service, name)), 20.0)
+                    claims.until("it is theirs again", lambda: bool(route(service, name)), 30.0)
                     service.cli("snapshot", "delete", "theirs", "ours", "-n", namespace, "--yes", "--wait=30s")
         assert not driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries
 

@@ -56,7 +56,7 @@ class Pair:
                                    "jsonpath={.spec.holderIdentity}")  # fmt: skip
         return found.partition("_")[0]
 
-    def until_led_by(self, identity: str, seconds: float = 15.0) -> None:
+    def until_led_by(self, identity: str, seconds: float = 30.0) -> None:
         claims.until(f"{identity} leads", lambda: self.holder() == identity, seconds)
         claims.until(f"{identity} has the driver", lambda: self.holder(self.driver_lease) == identity, seconds)
 
@@ -199,7 +199,7 @@ def test_a_lease_that_is_taken_by_hand_stops_us_at_once_and_we_say_so(pair: Pair
         for name, lease in (("during-one", CLUSTER_LEASE), ("during-two", pair.driver_lease)):
             patch = '{"spec":{"holderIdentity":"somebody","leaseDurationSeconds":6}}'
             pair.plane.kubectl("patch", "lease", lease, "-n", pair.namespace, "--type=merge", "-p", patch)
-            claims.until("it is said", lambda: "leader is somebody" in verbose(first), 3.0)
+            claims.until("it is said", lambda: "leader is somebody" in verbose(first), 30.0)
             pair.ask(name)
             time.sleep(1.5)
             before = pair.cuts()

@@ -59,7 +59,7 @@ async def watched(
     return Watched(standing)
 
 
-async def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not what():  # noqa: ASYNC110 - an instant is not announced
             await asyncio.sleep(0.005)

@@ -34,7 +34,7 @@ async def reflecting(client: Client, **pace: float) -> AsyncIterator[tuple[Refle
             task.cancel()
 
 
-async def until(what, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+async def until(what, seconds: float = 30.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not come about"

@@ -100,7 +100,7 @@ class FaultProxy:
         """The calls of one method so far, in the order of their arrival."""
         return [call for call in self.calls if call.method == method]
 
-    async def until_called(self, method: str, times: int = 1, seconds: float = 10.0) -> list[Call]:
+    async def until_called(self, method: str, times: int = 1, seconds: float = 30.0) -> list[Call]:
         """Waits until so many calls of a method have ended. Raises TimeoutError."""
 
         def ended() -> list[Call]:

@@ -178,7 +178,7 @@ class Stand:
     async def patch(self, resource: names.Resource, namespace: str, name: str, body: Object) -> None:
         await self.other.merge_patch(resource, namespace, name, body)
 
-    async def until(self, what: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, what: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until the caches show it; costs the API server nothing."""
         deadline = time.monotonic() + seconds
         while not what():
