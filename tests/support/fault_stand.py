@@ -47,13 +47,15 @@ class Backend:
     async def handles(self) -> list[str]:
         """Every snapshot on it, asked of the driver itself."""
         request = pb.ListSnapshotsRequest()
-        answer = await asyncio.to_thread(self.driver.controller.ListSnapshots, request, timeout=10)
+        answer = await asyncio.to_thread(
+            self.driver.controller.ListSnapshots, request, timeout=10, wait_for_ready=True
+        )
         return sorted(entry.snapshot.snapshot_id for entry in answer.entries)
 
     async def remove(self, handle: str) -> None:
         """By hand, as an owner would."""
         request = pb.DeleteSnapshotRequest(snapshot_id=handle)
-        await asyncio.to_thread(self.driver.controller.DeleteSnapshot, request, timeout=10)
+        await asyncio.to_thread(self.driver.controller.DeleteSnapshot, request, timeout=10, wait_for_ready=True)
 
     def creates(self, volume: str) -> list[faultproxy.Call]:
         """The CreateSnapshot calls for a volume."""

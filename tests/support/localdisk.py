@@ -100,7 +100,7 @@ class LocalDisk:
             volume_capabilities=[capability(block=block)],
             **fields,
         )
-        return self.controller.CreateVolume(request, timeout=60).volume
+        return self.controller.CreateVolume(request, timeout=60, wait_for_ready=True).volume
 
     def restored(self, name: str, snapshot: pb.Snapshot, *, block: bool = False) -> pb.Volume:
         """Creates a volume from a snapshot."""
@@ -112,7 +112,7 @@ class LocalDisk:
     def snapshot(self, name: str, volume_id: str, **parameters: str) -> pb.Snapshot:
         """Cuts a snapshot."""
         request = pb.CreateSnapshotRequest(name=name, source_volume_id=volume_id, parameters=parameters)
-        return self.controller.CreateSnapshot(request, timeout=60).snapshot
+        return self.controller.CreateSnapshot(request, timeout=60, wait_for_ready=True).snapshot
 
     def publish(self, volume_id: str, name: str = "", *, block: bool = False, **fields: Any) -> Path:
         """Stages and publishes a volume below the test's folder. Returns the path with its contents."""
@@ -124,6 +124,7 @@ class LocalDisk:
                 volume_id=volume_id, staging_target_path=str(staging), volume_capability=capability(block=block)
             ),
             timeout=60,
+            wait_for_ready=True,
         )
         self.node.NodePublishVolume(
             pb.NodePublishVolumeRequest(
@@ -134,6 +135,7 @@ class LocalDisk:
                 **fields,
             ),
             timeout=60,
+            wait_for_ready=True,
         )
         return target
 
@@ -152,6 +154,7 @@ class LocalDisk:
             self.node.NodeUnstageVolume(
                 pb.NodeUnstageVolumeRequest(volume_id=volume_id, staging_target_path=str(self.staging(volume_id))),
                 timeout=60,
+                wait_for_ready=True,
             )
 
     def left_over(self) -> list[str]:
