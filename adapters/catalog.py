@@ -9,6 +9,7 @@ from bridge.ports.adapter import Joined, Surroundings
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.commands import Commands
+from bridge.ports.discovery import SocketFinder
 from bridge.ports.role import Roles
 
 
@@ -28,7 +29,7 @@ async def _kubernetes(settings: Any, given: Surroundings) -> Joined:
 async def _nomad(settings: Any, given: Surroundings) -> Joined:
     from adapters.nomad.adapter import build
 
-    cluster = build(given.cluster, settings, secrets=given.secrets)
+    cluster = build(given.cluster, settings, secrets=given.secrets, carried=given.carried)
     return Joined(cluster, {"nomadVar": cluster.secrets}, cluster.authenticators(), cluster.problems)
 
 
@@ -45,6 +46,13 @@ def _kubernetes_roles() -> Roles:
     return Table()
 
 
+def _nomad_sockets(settings: Any, node: str) -> SocketFinder:
+    from adapters.nomad.node import NodeSockets
+
+    return NodeSockets(settings, node)
+
+
+FINDERS: Mapping[str, Callable[[Any, str], SocketFinder]] = {"nomad": _nomad_sockets}
 ROLES: Mapping[str, Callable[[], Roles]] = {"kubernetes": _kubernetes_roles}
 
 
@@ -67,6 +75,16 @@ class Catalog:
         from adapters.standalone.settings import Settings as StandaloneSettings
 
         return {"kubernetes": KubernetesSettings, "nomad": NomadSettings, "standalone": StandaloneSettings}
+
+    def node_sections(self) -> Mapping[str, Any]:
+        """The same for the config of a node agent."""
+        from adapters.nomad.settings import NodeSettings
+
+        return {"nomad": NodeSettings}
+
+    def finder(self, kind: str, settings: Any, node: str) -> SocketFinder:
+        """KeyError for a kind that finds no sockets."""
+        return FINDERS[kind](settings, node)
 
     def announcer(self, directory: str, clock: Clock) -> Announcer:
         """The kubelet's registration protocol."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from adapters.nomad import errors, versions
 from adapters.nomad.client import Client
@@ -31,18 +31,21 @@ from bridge.ports.secrets import Secrets
 log = logging.getLogger(__name__)
 
 
-def build(cluster: str, settings: Settings, *, secrets: Secrets) -> NomadOrchestrator:
+def build(
+    cluster: str, settings: Settings, *, secrets: Secrets, carried: Callable[[str], bool] = lambda _driver: False
+) -> NomadOrchestrator:
     """One cluster. `secrets` resolves every scheme that the config uses; it is called when a volume is registered.
+    `carried` tells whether a node agent has a healthy plugin of a driver.
 
     Nothing is dialled before `run` or the first call.
     """
-    return NomadOrchestrator(cluster, settings, secrets)
+    return NomadOrchestrator(cluster, settings, secrets, carried)
 
 
 class NomadOrchestrator:
     """The `Orchestrator` port. Its requests and records are the service's own: Nomad keeps nothing of a snapshot."""
 
-    def __init__(self, cluster: str, settings: Settings, secrets: Secrets) -> None:
+    def __init__(self, cluster: str, settings: Settings, secrets: Secrets, carried: Callable[[str], bool]) -> None:
         self._cluster = cluster
         self._settings = settings
         self._client = Client(settings)
@@ -50,7 +53,7 @@ class NomadOrchestrator:
         self._handles = Handles(self._client)
         self._volumes = NomadVolumes(cluster, self._client, self._handles, secrets)
         self._hooks = Hooks(cluster, self._client, self._volumes)
-        self._follower = PluginFollower(cluster, self._client, self._handles)
+        self._follower = PluginFollower(cluster, self._client, self._handles, carried)
         self._watchers: list[Watcher] = []
         self._agent_sentence = "the agent has not answered yet"
         self._resync_sentence = ""

@@ -1,6 +1,7 @@
 """The cluster's CSI plugins, announced to the registry: by socket where one is on this host, else by Nomad's API.
 
-Never both at once for one plugin: a call over the socket and one through Nomad would not see each other's lock.
+Never both at once for one plugin: a call over the socket and one through Nomad would not see each other's lock. A
+plugin that a node agent carries is announced by the hub, and here by nobody.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import dataclasses
 import logging
 import pathlib
 import stat
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from adapters.nomad import errors, wire
 from adapters.nomad.client import Client, part
@@ -37,17 +39,24 @@ class _Known:
     capabilities: frozenset[Capability] = frozenset()
     groups: set[tuple[str, str, str]] = dataclasses.field(default_factory=set)
     """(namespace, job, group) that have held controllers: a new allocation of one is a controller too."""
+    next: list[wire.Row] = dataclasses.field(default_factory=list)
+    """The jobs' allocations, while no controller is healthy."""
     socket: str = ""
     """The announced socket's instance name."""
     api: tuple[frozenset[Capability], str] | None = None
     """What was announced of the API route."""
     calls: ApiCalls | None = None
+    carried_at: float = float("-inf")
+    """When a node agent was last seen to have it, by the monotonic clock."""
 
 
 class PluginFollower:
     """Keeps the registry's picture of this cluster's plugins."""
 
-    def __init__(self, cluster: str, client: Client, handles: Handles) -> None:
+    def __init__(
+        self, cluster: str, client: Client, handles: Handles, carried: Callable[[str], bool] = lambda _driver: False
+    ) -> None:
+        self._carried = carried
         self._cluster = cluster
         self._client = client
         self._handles = handles
@@ -95,7 +104,7 @@ class PluginFollower:
         for plugin_id, row in listed.items():
             known = self._known.setdefault(plugin_id, _Known())
             index = int(row.get("ModifyIndex") or 0)
-            if known.index != index:
+            if known.index != index or self._between_allocations(known):
                 await self._read(plugin_id, known)
         chosen = self._chosen()
         for plugin_id, known in self._known.items():
@@ -103,6 +112,10 @@ class PluginFollower:
                 await self._announce(plugin_id, known, sink)
             else:
                 await self._withdraw(plugin_id, sink)
+
+    def _between_allocations(self, known: _Known) -> bool:
+        """Whether the plugin may be starting anew. Nothing moves its index until Nomad calls it healthy."""
+        return bool(self._settings.state_dir and known.groups and not wire.healthy_controllers(known.plugin))
 
     async def _read(self, plugin_id: str, known: _Known) -> None:
         try:
@@ -120,6 +133,19 @@ class PluginFollower:
         for allocation in plugin.get("Allocations") or ():
             if allocation.get("ID") in holders:
                 known.groups.add(_group(allocation))
+        known.next = await self._next(known) if self._between_allocations(known) else []
+
+    async def _next(self, known: _Known) -> list[wire.Row]:
+        """What runs in the place of the controllers that were. A plugin's description leaves it out until Nomad has
+        called it healthy, 11 s later (nomad/state/state_store.go, CSIPluginDenormalizeTxn)."""
+        found: list[wire.Row] = []
+        for namespace, job in sorted({(namespace, job) for namespace, job, _ in known.groups}):
+            try:
+                answer = await self._client.get(f"/v1/job/{part(job)}/allocations", {"namespace": namespace})
+            except AnswerError:
+                continue  # the job is gone, or not ours to read: then Nomad's own word is waited for
+            found += answer.data or ()
+        return found
 
     def _chosen(self) -> set[str]:
         """The plugin ids to announce: one per driver, for calls carry the driver's name only."""
@@ -147,7 +173,8 @@ class PluginFollower:
     async def _announce(self, plugin_id: str, known: _Known, sink: PluginSink) -> None:
         settings = self._settings.plugin(plugin_id)
         await sink.ensure_rules(known.driver, settings.calls.rules())
-        found = await self._socket(known) if settings.route != "api" and self._settings.state_dir else None
+        here = settings.route in ("auto", "socket") and self._settings.state_dir
+        found = await self._socket(known) if here else None
         if found is not None:
             allocation, path = found
             name = f"nomad:{self._cluster}:{plugin_id}:{allocation}"
@@ -160,7 +187,12 @@ class PluginFollower:
         if known.socket:
             await sink.ensure_no_instance(known.socket)
             known.socket = ""
-        if settings.route != "socket":
+        if settings.route == "auto" and self._carried(known.driver):
+            known.carried_at = time.monotonic()
+        by_node = settings.route == "node" or time.monotonic() - known.carried_at <= self._settings.api_after_seconds
+        if settings.route != "api" and by_node:
+            await self._withdraw_api(plugin_id, known, sink)
+        elif settings.route != "socket":
             await self._announce_api(plugin_id, known, sink)
 
     async def _announce_api(self, plugin_id: str, known: _Known, sink: PluginSink) -> None:
@@ -203,18 +235,14 @@ class PluginFollower:
         Nomad names a controller 11 s after its allocation began; a group that held one before is trusted at once.
         """
         candidates = list(wire.controller_allocations(known.plugin))
-        for allocation in known.plugin.get("Allocations") or ():
-            alive = allocation.get("DesiredStatus") == "run" and allocation.get("ClientStatus") in (
-                "pending",
-                "running",
-            )
-            if alive and _group(allocation) in known.groups and allocation["ID"] not in candidates:
+        for allocation in (*(known.plugin.get("Allocations") or ()), *known.next):
+            if _alive(allocation) and _group(allocation) in known.groups and allocation["ID"] not in candidates:
                 candidates.append(str(allocation["ID"]))
         candidates.sort(key=lambda name: not known.socket.endswith(name))
         return await asyncio.to_thread(_first_socket, self._settings.state_dir, candidates)
 
     def _node(self, known: _Known, allocation: str) -> str:
-        for row in known.plugin.get("Allocations") or ():
+        for row in (*(known.plugin.get("Allocations") or ()), *known.next):
             if row.get("ID") == allocation:
                 return str(row.get("NodeName") or "")
         for node, info in (known.plugin.get("Controllers") or {}).items():

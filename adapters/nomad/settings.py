@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
 from bridge.model.plugin import CallRules, Verb
 
-RouteChoice = Literal["auto", "socket", "api"]
+RouteChoice = Literal["auto", "socket", "api", "node"]
 
 
 class _Strict(pydantic.BaseModel):
@@ -68,7 +68,8 @@ class PluginSettings(_Strict):
     """What is known of one CSI plugin beside what Nomad says of it. The key in the config is the plugin's id."""
 
     route: RouteChoice = "auto"
-    """`socket`: its socket on this host; `api`: Nomad's API; `auto`: the socket where it is, else the API."""
+    """`socket`: its socket on this host; `node`: a node agent (the hub); `api`: Nomad's API; `auto`: the socket where
+    it is, else a node agent that has it, else the API."""
     backend: str = ""
     """Plugins with the same backend name share snapshots."""
     secret: str = ""
@@ -121,42 +122,23 @@ class HookSettings(_Strict):
         return link.rstrip("/")
 
 
-class Settings(_Strict):
-    """How to reach the cluster, and what to do there."""
+class Connection(_Strict):
+    """How to reach an agent."""
 
     address: str = "http://127.0.0.1:4646"
     """http://, https:// or unix:///path of an agent (a task's api.sock)."""
     region: str = ""
     """Empty: the agent's own."""
-    namespaces: list[str] = ["*"]
-    """The namespaces to look at; `*` for all, which needs a token that may read jobs in each of them."""
-    made_namespace: str = "default"
-    """Where a restored volume is registered until it gets its name, when it is made through Nomad's API."""
     token_file: str = ""
     """A file with an ACL token or a workload identity; read again when it changes."""
     token_env: str = ""
     """An environment variable with an ACL token."""
     tls: Tls = Tls()
-    state_dir: str = ""
-    """The client's `state_dir` on this host (default of Nomad: <data_dir>/client). Empty: no sockets here."""
-    route: RouteChoice = "auto"
-    """For plugins that `plugins` does not name."""
-    plugins: dict[str, PluginSettings] = {}
-    hooks: HookSettings = HookSettings()
-    identity: IdentitySettings = IdentitySettings()
-    resync_seconds: float = pydantic.Field(default=180.0, ge=1, le=86400)
-    """How often the jobs are listed although no event came."""
-    plugin_seconds: float = pydantic.Field(default=2.0, ge=0.05, le=60)
-    """How often the list of plugins is looked at."""
     request_timeout_seconds: float = pydantic.Field(default=30.0, gt=0, le=300)
-    stream_first_seconds: float = pydantic.Field(default=5.0, gt=0, le=120)
-    """A stream without a first heartbeat after this long is a refused one."""
-    stream_silence_seconds: float = pydantic.Field(default=75.0, gt=0, le=3600)
-    """A stream without a line for this long is dead; Nomad's heartbeat comes each 30 s."""
-    backoff_first_seconds: float = pydantic.Field(default=0.5, gt=0, le=60)
-    backoff_most_seconds: float = pydantic.Field(default=30.0, gt=0, le=600)
     connections: int = pydantic.Field(default=32, ge=4, le=90)
     """Most connections to the agent at once; Nomad allows 100 per address by default."""
+    plugin_seconds: float = pydantic.Field(default=2.0, ge=0.05, le=60)
+    """How often the list of plugins is looked at."""
 
     @pydantic.field_validator("address")
     @classmethod
@@ -164,6 +146,78 @@ class Settings(_Strict):
         if not address.startswith(("http://", "https://", "unix:///")):
             raise ValueError(f"{address[:200]!r} is no address: it begins with http://, https:// or unix:///")
         return address.rstrip("/")
+
+    @pydantic.model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token_file and self.token_env:
+            raise ValueError("token_file and token_env exclude each other; remove one of them")
+        return self
+
+    @classmethod
+    def environment_defaults(cls, environ: Mapping[str, str], given: Mapping[str, object]) -> dict[str, object]:
+        """Nomad's own variables, for what the section leaves out. The token itself stays in the environment."""
+        found: dict[str, object] = {}
+        if environ.get("NOMAD_ADDR"):
+            found["address"] = environ["NOMAD_ADDR"]
+        if environ.get("NOMAD_TOKEN") and not given.get("token_file"):
+            found["token_env"] = "NOMAD_TOKEN"
+        if environ.get("NOMAD_CACERT") and "tls" not in given:
+            found["tls"] = {"ca_file": environ["NOMAD_CACERT"]}
+        return found
+
+
+class NodeSettings(Connection):
+    """A node agent's section: where the plugins of this client are."""
+
+    state_dir: str = pydantic.Field(min_length=1)
+    """The client's `state_dir` (default of Nomad: <data_dir>/client)."""
+    ignore: list[str] = []
+    """Plugin ids to leave alone."""
+
+    @classmethod
+    def environment_defaults(cls, environ: Mapping[str, str], given: Mapping[str, object]) -> dict[str, object]:
+        """In a task: its own API socket, and the workload identity that Nomad keeps beside it (`file = true`)."""
+        found = super().environment_defaults(environ, given)
+        secrets = environ.get("NOMAD_SECRETS_DIR")
+        if secrets and "address" not in {*found, *given}:
+            found["address"] = f"unix://{secrets}/api.sock"
+            if not {"token_file", "token_env"} & set(given):
+                found.pop("token_env", None)  # it is not renewed in the environment
+                found["token_file"] = f"{secrets}/nomad_token"
+        return found
+
+    def whole(self) -> Settings:
+        """As settings of the follower of plugins: sockets, and nothing else."""
+        shared = {name: getattr(self, name) for name in Connection.model_fields}
+        ignored = {name: PluginSettings(route="socket", enabled=False) for name in self.ignore}
+        return Settings(**shared, state_dir=self.state_dir, route="socket", plugins=ignored)
+
+
+class Settings(Connection):
+    """How to reach the cluster, and what to do there."""
+
+    namespaces: list[str] = ["*"]
+    """The namespaces to look at; `*` for all, which needs a token that may read jobs in each of them."""
+    made_namespace: str = "default"
+    """Where a restored volume is registered until it gets its name, when it is made through Nomad's API."""
+    state_dir: str = ""
+    """The client's `state_dir` on this host (default of Nomad: <data_dir>/client). Empty: no sockets here."""
+    route: RouteChoice = "auto"
+    """For plugins that `plugins` does not name."""
+    api_after_seconds: float = pydantic.Field(default=90.0, ge=0, le=3600)
+    """How long a plugin that a node agent carried is waited for before Nomad's API is taken instead: longer than a
+    call that may still be under way there."""
+    plugins: dict[str, PluginSettings] = {}
+    hooks: HookSettings = HookSettings()
+    identity: IdentitySettings = IdentitySettings()
+    resync_seconds: float = pydantic.Field(default=180.0, ge=1, le=86400)
+    """How often the jobs are listed although no event came."""
+    stream_first_seconds: float = pydantic.Field(default=5.0, gt=0, le=120)
+    """A stream without a first heartbeat after this long is a refused one."""
+    stream_silence_seconds: float = pydantic.Field(default=75.0, gt=0, le=3600)
+    """A stream without a line for this long is dead; Nomad's heartbeat comes each 30 s."""
+    backoff_first_seconds: float = pydantic.Field(default=0.5, gt=0, le=60)
+    backoff_most_seconds: float = pydantic.Field(default=30.0, gt=0, le=600)
 
     @pydantic.field_validator("namespaces")
     @classmethod
@@ -185,25 +239,11 @@ class Settings(_Strict):
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Settings:
-        if self.token_file and self.token_env:
-            raise ValueError("token_file and token_env exclude each other; remove one of them")
         wanting = [name for name, plugin in self.plugins.items() if plugin.route == "socket"]
         if not self.state_dir and (wanting or self.route == "socket"):
             who = f"plugin {wanting[0]!r}" if wanting else "route"
             raise ValueError(f"{who} wants the socket route, but state_dir does not say where the sockets are")
         return self
-
-    @classmethod
-    def environment_defaults(cls, environ: Mapping[str, str], given: Mapping[str, object]) -> dict[str, object]:
-        """Nomad's own variables, for what the section leaves out. The token itself stays in the environment."""
-        found: dict[str, object] = {}
-        if environ.get("NOMAD_ADDR"):
-            found["address"] = environ["NOMAD_ADDR"]
-        if environ.get("NOMAD_TOKEN") and not given.get("token_file"):
-            found["token_env"] = "NOMAD_TOKEN"
-        if environ.get("NOMAD_CACERT") and "tls" not in given:
-            found["tls"] = {"ca_file": environ["NOMAD_CACERT"]}
-        return found
 
     def plugin(self, plugin_id: str) -> PluginSettings:
         """The settings of this plugin, or the defaults."""

@@ -37,7 +37,9 @@ def serve(paths: Sequence[str], catalogue: Catalogue) -> int:
 def node(paths: Sequence[str], catalogue: Catalogue) -> int:
     """Run this host's node agent until SIGTERM or SIGINT. Returns the exit code."""
     try:
-        document, settings = node_config.load(paths or config.default_paths(os.environ), bridge.__version__)
+        document, settings = node_config.load(
+            paths or config.default_paths(os.environ), bridge.__version__, catalogue.node_sections(), os.environ
+        )
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- a command's answer
         return USAGE

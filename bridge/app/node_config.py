@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pydantic
 
@@ -35,8 +35,6 @@ class NodeSection(Section):
 
     @pydantic.model_validator(mode="after")
     def _has_work(self) -> NodeSection:
-        if not self.sockets:
-            raise ValueError("name the plugin sockets: sockets: [/var/lib/kubelet/plugins/*/csi.sock]")
         if not self.hub and not self.registration_dir:
             raise ValueError("has nothing to do: name a hub, a registration_dir, or both")
         files = (self.tls_cert_file, self.tls_key_file, self.hub_ca_file)
@@ -59,26 +57,49 @@ class NodeSection(Section):
 
 
 class NodeDocument(Section):
-    """The whole file."""
+    """The whole file, but for the sections of orchestrators (`load` adds them)."""
 
     node: NodeSection
     csi: CsiSection = CsiSection()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
+    def finders(self) -> Mapping[str, Any]:
+        """By kind, the settings of each orchestrator that is to be asked for sockets."""
+        own = NodeDocument.model_fields
+        found = {name: getattr(self, name) for name in type(self).model_fields if name not in own}
+        return {name: settings for name, settings in found.items() if settings is not None}
 
-def load(paths: Sequence[str], version: str) -> tuple[NodeDocument, AgentSettings]:
-    """Read and check. ConfigError lists every problem."""
+
+def _sockets(sections: Mapping[str, Any]) -> str:
+    kinds = "".join(f", or give a section {kind}:" for kind in sorted(sections))
+    return f"like sockets: [/var/lib/kubelet/plugins/*/csi.sock]{kinds}"
+
+
+def load(
+    paths: Sequence[str], version: str, sections: Mapping[str, Any] = {}, environ: Mapping[str, str] = {}
+) -> tuple[NodeDocument, AgentSettings]:
+    """Read and check. `sections` are the orchestrators' models by kind. ConfigError lists every problem."""
     document, _ = read_document(paths)
+    extra: dict[str, Any] = {kind: (model | None, None) for kind, model in sections.items()}
+    model: type[NodeDocument] = pydantic.create_model("NodeDocument", __base__=NodeDocument, **extra)
+    data = dict(document.data)
+    for kind, section in sections.items():
+        defaults = getattr(section, "environment_defaults", None)
+        if defaults is not None and isinstance(data.get(kind), dict):
+            data[kind] = {**defaults(environ, data[kind]), **data[kind]}
     try:
-        read = NodeDocument.model_validate(document.data)
+        read = model.model_validate(data)
     except pydantic.ValidationError as error:
         raise ConfigError(
             [
                 Problem(document.place(inner), dotted(inner), message, hint)
-                for inner, message, hint in config_errors.explain(error, NodeDocument)
+                for inner, message, hint in config_errors.explain(error, model)
             ]
         ) from None
+    if not read.node.sockets and not read.finders():
+        place = document.place(("node",))
+        raise ConfigError([Problem(place, "node.sockets", "name the plugin sockets", _sockets(sections))])
     try:
         return read, read.node.settings(version)
     except InvalidError as error:

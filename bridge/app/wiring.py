@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -23,6 +24,7 @@ from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
+from bridge.model.plugin import Route
 from bridge.node.agent import NodeAgent
 from bridge.node.hub import Hub
 from bridge.node.settings import AgentSettings
@@ -76,7 +78,12 @@ class Service:
             resolvers = self._resolvers()
             chain = SecretChain(resolvers, timeout_seconds=self.settings.secrets.timeout)
             surroundings = Surroundings(
-                cluster.name, self.ledger, chain, self.clock, lambda driver: self.registry.view(driver).known
+                cluster.name,
+                self.ledger,
+                chain,
+                self.clock,
+                serves=lambda driver: self.registry.view(driver).known,
+                carried=self._carried,
             )
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
@@ -90,6 +97,10 @@ class Service:
                 follow=joined.follow,
                 groups=joined.groups,
             )
+
+    def _carried(self, driver: str) -> bool:
+        rows = self.registry.describe()
+        return any(row.id.driver == driver and row.route is Route.NODE_AGENT and row.healthy for row in rows)
 
     def _resolvers(self) -> dict[str, Secrets]:
         allowed = self.settings.secrets
@@ -247,6 +258,9 @@ async def run_node(
     directory = document.node.registration_dir
     announcer = catalogue.announcer(directory, clock) if directory else None
     tasks: dict[str, Task] = {"registry": registry.run, "agent": NodeAgent(settings, clock, registry, announcer).run}
+    for kind, section in document.finders().items():
+        finder = catalogue.finder(kind, section, settings.node)
+        tasks[f"sockets-{kind}"] = functools.partial(finder.run, registry)
     if announcer is not None:
         tasks["announcer"] = announcer.run
     await supervise.run_until(stop, tasks)

@@ -11,6 +11,7 @@ from bridge.model.plugin import PluginDescription
 from bridge.model.snapshot import Followed
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
+from bridge.ports.discovery import SocketFinder
 from bridge.ports.group import GroupSide
 from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
@@ -29,6 +30,8 @@ class Surroundings:
     clock: Clock
     serves: Callable[[str], bool]
     """Whether this process holds a plugin of the driver."""
+    carried: Callable[[str], bool] = lambda _driver: False
+    """Whether a node agent carries calls to a healthy plugin of the driver now."""
 
 
 async def follow_nothing(_key: Key) -> Followed | None:
@@ -65,6 +68,14 @@ class Catalogue(Protocol):
 
     def announcer(self, directory: str, clock: Clock) -> Announcer:
         """What makes drivers known to whoever mounts volumes on this host, by sockets in this directory."""
+        ...
+
+    def node_sections(self) -> Mapping[str, Any]:
+        """For each kind that finds plugin sockets on a host, the model of its section in a node agent's config."""
+        ...
+
+    def finder(self, kind: str, settings: Any, node: str) -> SocketFinder:
+        """What finds the sockets of one orchestrator's plugins on this host, which is the node of this name."""
         ...
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:

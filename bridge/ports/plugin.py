@@ -115,7 +115,19 @@ class Plugins(Protocol):
         ...
 
 
-class PluginSink(Protocol):
+class SocketSink(Protocol):
+    """Where sockets of this host are announced."""
+
+    async def ensure_socket(self, instance: str, path: str, *, backend: str = "", node: str = "") -> None:
+        """There is a CSI socket at `path`; connect, learn its driver, keep it. Repeating changes nothing."""
+        ...
+
+    async def ensure_no_instance(self, instance: str) -> None:
+        """The instance is gone; unknown ones are fine."""
+        ...
+
+
+class PluginSink(SocketSink, Protocol):
     """Where discovery (config, sockets, node agents, an orchestrator's API) announces instances."""
 
     async def ensure_socket(
@@ -144,8 +156,4 @@ class PluginSink(Protocol):
 
         `concurrency`: how many calls it takes at once.
         """
-        ...
-
-    async def ensure_no_instance(self, instance: str) -> None:
-        """The instance is gone; unknown ones are fine."""
         ...
