@@ -90,9 +90,6 @@ async def test_a_node_agent_follows_its_plugin_to_the_next_allocation(place_of: 
         plugin = (await place_of.client.get(f"/v1/plugin/csi/{PLUGIN}")).data
         (old,) = [info["AllocID"] for info in plugin["Controllers"].values()]
         await place_of.client.call("PUT", f"/v1/allocation/{old}/stop")
-        waiting = asyncio.create_task(
-            asyncio.to_thread(service.cli, "snapshot", "create", name, "two", "--wait=120s")
-        )
         socket = Path(place_of.state_dir) / "csi" / "plugins"
         new: list[str] = []
 
@@ -108,7 +105,7 @@ async def test_a_node_agent_follows_its_plugin_to_the_next_allocation(place_of: 
 
         await eventually(moved, "the next socket is served", LONG)
         print(f"{place_of.kind}: served {time.monotonic() - began:.1f} s after the new socket appeared")
-        await waiting
+        await asyncio.to_thread(service.cli, "snapshot", "create", name, "two", "--wait=60s")
         rows = (await asyncio.to_thread(service.cli_json, "snapshot", "list"))["items"]
         assert {row["name"]: row["ready"] for row in rows if row["volume"] == name} == {"one": True, "two": True}
         for row in rows:
