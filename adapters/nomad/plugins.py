@@ -186,8 +186,8 @@ class ApiCalls:
         """
         namespace = self._client.settings.made_namespace
 
-        if new.requisite or new.preferred or new.mutable_parameters:
-            return _NO_PLACES
+        if new.mutable_parameters:
+            return _NO_MUTABLE
 
         async def call() -> Outcome[MadeVolume]:
             await self._client.get(f"/v1/namespace/{part(namespace)}")
@@ -318,9 +318,9 @@ def _unsure(code: str, message: str) -> Failed:
     return Failed(Failure(FailureKind.UNSURE, code, message))
 
 
-_NO_PLACES = _refused(
+_NO_MUTABLE = _refused(
     "UNIMPLEMENTED",
-    "topology and mutable parameters of a new volume do not go through Nomad's API",
+    "mutable parameters of a new volume do not go through Nomad's API",
     "reach the plugin by its socket (route: socket)",
 )
 _NO_GROUPS = _refused(

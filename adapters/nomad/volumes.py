@@ -152,7 +152,9 @@ class NomadVolumes:
         source = pattern or {}
         plugin_id = str(source.get("PluginID") or "") or await self._plugin_of(volume)
         secret = volume.secret or (like.secret if like else NO_SECRET) or self.secret_ref(plugin_id)
-        capabilities = source.get("RequestedCapabilities") or wire.capability_rows(volume.access_modes, volume.mode)
+        alike = like is not None and (volume.access_modes, volume.mode) == (like.access_modes, like.mode)
+        capabilities = source.get("RequestedCapabilities") if alike else None
+        capabilities = capabilities or wire.capability_rows(volume.access_modes, volume.mode)
         body: dict[str, Any] = {
             "ID": volume.name,
             "Name": wire.fresh_name(volume.name, volume.handle),
@@ -167,9 +169,9 @@ class NomadVolumes:
             "Secrets": dict(await self._secrets.resolve(secret)),
             "MountOptions": self._mount_options(volume, source, plugin_id),
         }
-        segments = [t for t in source.get("Topologies") or () if t]  # Nomad puts nulls before the real ones
+        segments = volume.accessible or wire.topologies(source)
         if segments:
-            body["RequestedTopologies"] = {"Required": segments}
+            body["RequestedTopologies"] = {"Required": wire.places(segments)}
         return body
 
     def _mount_options(self, volume: Volume, source: Mapping[str, Any], plugin_id: str) -> dict[str, Any]:

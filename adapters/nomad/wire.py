@@ -160,6 +160,9 @@ def new_volume(new: NewVolume, plugin_id: str, namespace: str, secrets: Mapping[
         row["MountOptions"] = {"FSType": new.fs_type}
     if new.mount_flags:
         row["MountOptions"]["MountFlags"] = list(new.mount_flags)
+    wanted = {"Required": new.requisite, "Preferred": new.preferred}
+    if any(wanted.values()):
+        row["RequestedTopologies"] = {word: places(segments) for word, segments in wanted.items() if segments}
     match new.content:
         case HandleSource(handle):
             row["SnapshotID"] = handle
@@ -168,6 +171,11 @@ def new_volume(new: NewVolume, plugin_id: str, namespace: str, secrets: Mapping[
         case None:
             pass
     return row
+
+
+def places(segments: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Places in Nomad's form."""
+    return [{"Segments": dict(place)} for place in segments]
 
 
 def made_id(name: str) -> str:

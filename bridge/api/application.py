@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 import bridge
-from bridge.api import about, inventory, openapi, operations, parse, snapshots
+from bridge.api import about, inventory, new_volumes, openapi, operations, parse, snapshots
 from bridge.api.auth import Gate
 from bridge.api.endpoint import Call, Endpoint
 from bridge.api.envelope import CALLER_NAME, envelope
@@ -28,6 +28,7 @@ def endpoints() -> list[Endpoint]:
     return [
         *snapshots.routes.all,
         *inventory.routes.all,
+        *new_volumes.routes.all,
         *operations.routes.all,
         *about.routes.all,
     ]

@@ -68,13 +68,31 @@ class SnapshotBody(Body):
     pin: bool = Field(False, description="Pin it from the first moment; `why` is the reason.")
 
 
-class RestoreBody(Body):
-    """A new volume from a ready snapshot. What is left out is taken over from the source volume."""
+class NewVolumeBody(Body):
+    """A new volume. What is left out is taken over from its source."""
 
     name: fields.RequiredName
-    namespace: fields.Name = Field("", description="Empty: the snapshot's own.")
+    namespace: fields.Name = Field("", description="Empty: the source's own.")
     capacity_bytes: fields.Capacity = Field(0, description="0: as large as the source.")
-    parameters: fields.TextMap = {}
+    parameters: fields.TextMap = Field({}, description="For the driver; laid over those of the source.")
+    access_modes: list[fields.AccessModeName] = Field([], max_length=7)
+    mode: fields.VolumeModeName = Field("", description="A mounted file system, or a raw block device.")
+    topology: list[fields.TextMap] = Field(
+        [], max_length=16, description="Places as labels; it must be reachable from one of them."
+    )
+    secret: fields.SecretText = Field("", description="A reference, never a value.")
+
+
+class RestoreBody(NewVolumeBody):
+    """A new volume from a ready snapshot."""
+
+
+class CloneBody(NewVolumeBody):
+    """A new volume from one that exists, by a driver that can clone."""
+
+    cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")
+    source_namespace: fields.Name = DEFAULT_NAMESPACE
+    volume: fields.RequiredVolumeName = Field(description="The source.")
 
 
 class CreateQuery(Query):

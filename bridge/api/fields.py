@@ -101,6 +101,21 @@ Text = Annotated[
 VolumeName = Annotated[
     str, Field(max_length=NAME_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}), AfterValidator(_plain_text)
 ]
+RequiredVolumeName = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}),
+    AfterValidator(_plain_text),
+]
+AccessModeName = Literal[
+    "SINGLE_NODE_WRITER",
+    "SINGLE_NODE_READER_ONLY",
+    "MULTI_NODE_READER_ONLY",
+    "MULTI_NODE_SINGLE_WRITER",
+    "MULTI_NODE_MULTI_WRITER",
+    "SINGLE_NODE_SINGLE_WRITER",
+    "SINGLE_NODE_MULTI_WRITER",
+]
+VolumeModeName = Literal["", "Filesystem", "Block"]
 Ref = Annotated[
     str,
     Field(min_length=1, max_length=TEXT_LIMIT, json_schema_extra={"pattern": TEXT_PATTERN}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.api import asks, documents, render
 from bridge.api.endpoint import Answer, Call, Endpoints
+from bridge.model.failure import InvalidError
 from bridge.model.view import ClusterView
 from bridge.ports.desk import Desk
 from bridge.ports.identity import Caller
@@ -43,3 +44,15 @@ async def list_clusters(call: Call[asks.NoQuery, None]) -> Answer:
 def visible_clusters(desk: Desk, caller: Caller) -> list[ClusterView]:
     """The clusters that this caller is not kept from."""
     return [item for item in desk.clusters() if not caller.clusters or item.name in caller.clusters]
+
+
+def only_cluster(desk: Desk, caller: Caller) -> str:
+    """The one cluster that this caller can mean. InvalidError when there are several."""
+    names = [view.name for view in visible_clusters(desk, caller)]
+    if len(names) == 1:
+        return names[0]
+    raise InvalidError(
+        "which cluster is meant is not clear",
+        field="cluster",
+        hint=f"one of: {', '.join(names) or '(none configured)'}",
+    )

@@ -72,6 +72,12 @@ async def ended(call: Call[Any, Any], found: Operation, seconds: float) -> Opera
     raise Problem(424, detail, code=why.code if why is not None else "", hint=why.hint if why is not None else "")
 
 
+@routes.add("POST", "/v1/operations/{ref}/abandon", answer=documents.OperationDocument, problems=(404, 409))
+async def abandon_operation(call: Call[asks.NoQuery, None]) -> Answer:
+    """Have a restore or clone end. What it made is deleted; what it may have made is named, and put on record."""
+    return Answer(render.operation(await call.desk.abandon_operation(call.caller, call.ref)))
+
+
 async def _changed(call: Call[Any, Any], found: Operation, seconds: float) -> Operation:
     waiters = call.request.app[WAITERS]
     if waiters.count >= waiters.limit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from bridge.api import documents, times
 from bridge.model.failure import Failure
 from bridge.model.node import Node
@@ -59,6 +61,11 @@ def pin(value: Pin) -> documents.PinDocument:
         operation=value.owner,
         pinned_at=times.from_seconds(value.pinned_at),
     )
+
+
+def location(value: Operation) -> dict[str, str]:
+    """The header that names an operation."""
+    return {"Location": f"/v1/operations/{quote(value.id, safe='')}"}
 
 
 def operation(value: Operation) -> documents.OperationDocument:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import quote
 
-from bridge.api import asks, documents, fields, inventory, operations, render, times
+from bridge.api import asks, documents, fields, inventory, new_volumes, operations, render, times
 from bridge.api.endpoint import Answer, Call, Endpoints
 from bridge.model.failure import DeniedError, InvalidError
-from bridge.model.operation import Operation
 from bridge.model.secret import SecretRef, SnapshotSecrets
 from bridge.model.snapshot import DeletionPolicy
-from bridge.model.view import RestoreDraft
 from bridge.ports.desk import Desk
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -42,7 +39,7 @@ async def create_snapshot(call: Call[asks.CreateQuery, asks.SnapshotBody]) -> An
         async with asyncio.timeout(call.settings.request_seconds):
             view = await call.desk.snapshot(call.caller, view.key.uid)
     document = documents.AcceptedDocument(snapshot=render.snapshot(view), operation=render.operation(operation))
-    return Answer(document, _location(operation))
+    return Answer(document, render.location(operation))
 
 
 @routes.add("GET", "/v1/snapshots", answer=documents.SnapshotListDocument, query=asks.SnapshotQuery, problems=(404,))
@@ -81,7 +78,7 @@ async def read_snapshot(call: Call[asks.NoQuery, None]) -> Answer:
 async def delete_snapshot(call: Call[asks.DeleteQuery, None]) -> Answer:
     """Delete a snapshot; the operation ends when it is gone, or retained by its policy."""
     operation = await call.desk.delete_snapshot(call.caller, call.ref, abandon=call.query.abandon)
-    return Answer(render.operation(operation), _location(operation))
+    return Answer(render.operation(operation), render.location(operation))
 
 
 @routes.add("POST", "/v1/snapshots/{ref}/pin", answer=documents.SnapshotDocument, body=asks.PinBody, problems=(404,))
@@ -116,14 +113,9 @@ async def set_deletion_policy(call: Call[asks.NoQuery, asks.PolicyBody]) -> Answ
 )
 async def restore_snapshot(call: Call[asks.NoQuery, asks.RestoreBody]) -> Answer:
     """Make a new volume from a ready snapshot; the source volume is not touched."""
-    body = call.body
-    draft = RestoreDraft(body.name, body.namespace, body.capacity_bytes, body.parameters)
+    draft = new_volumes.draft(call.body)
     operation = await call.desk.restore_snapshot(call.caller, call.ref, draft, idempotency_key=call.idempotency_key)
-    return Answer(render.operation(operation), _location(operation))
-
-
-def _location(operation: Operation) -> dict[str, str]:
-    return {"Location": f"/v1/operations/{quote(operation.id, safe='')}"}
+    return Answer(render.operation(operation), render.location(operation))
 
 
 def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft:
@@ -143,7 +135,7 @@ def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft
             hint="leave them out; they belong in the service's config",
         )
     return SnapshotDraft(
-        cluster=body.cluster or _only_cluster(desk, caller),
+        cluster=body.cluster or inventory.only_cluster(desk, caller),
         namespace=body.namespace,
         name=body.name,
         volume=body.volume,
@@ -162,14 +154,3 @@ def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft
 
 def _secret_texts(body: asks.SecretsBody) -> tuple[str, str, str]:
     return body.create, body.delete, body.inspect
-
-
-def _only_cluster(desk: Desk, caller: Caller) -> str:
-    names = [view.name for view in inventory.visible_clusters(desk, caller)]
-    if len(names) == 1:
-        return names[0]
-    raise InvalidError(
-        "which cluster is meant is not clear",
-        field="cluster",
-        hint=f"one of: {', '.join(names) or '(none configured)'}",
-    )

@@ -121,6 +121,7 @@ class Service:
             busy=lambda key: self.restores.busy(key),
             kept=self.keeper.sentence,
             started_at=self.clock.now(),
+            made=self.keeper.made,
             on_step=self._count_step,
         )
         snapshots = Snapshots(self.lanes, self.ledger)
@@ -172,6 +173,9 @@ class Service:
 
     def _count_end(self, operation: Operation) -> None:
         self.meter.operation_ended(operation.verb, operation.state.value)
+        if operation.failure is not None and operation.failure.leftover:
+            log.warning("an orphan on the backend is possible", extra={"orphan": operation.failure.leftover})
+            self.meter.orphan_possible()
         if operation.verb == CREATE and operation.state is OperationState.DONE:
             self.meter.phase_ended("ready", operation.updated_at - operation.created_at)
 

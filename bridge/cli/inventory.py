@@ -76,7 +76,7 @@ CLUSTERS = Sheet(
 
 @click.group("volume")
 def volume() -> None:
-    """See volumes."""
+    """See volumes and clone them."""
 
 
 @volume.command("list", cls=options.Command)

@@ -23,6 +23,7 @@ from bridge.cli import (
     snapshot_delete,
     snapshot_list,
     snapshots,
+    volumes,
 )
 from bridge.cli.faults import LostError, ProblemError
 from bridge.ports.commands import StopError
@@ -73,7 +74,7 @@ def create() -> None:
 
 def _assemble() -> None:
     shown: list[click.Command] = [
-        *(snapshots.group, operations.group, inventory.volume, inventory.plugin, service.node, inventory.cluster),
+        *(snapshots.group, operations.group, volumes.group, inventory.plugin, service.node, inventory.cluster),
         *(get, describe, create, delete),
         *(service.serve, *roles.groups(), service.check_config, service.localdisk),
         *(about.whoami, about.version, about.completion),

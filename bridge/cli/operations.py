@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
+import sys
 from typing import Any
 
 import click
@@ -76,6 +78,30 @@ def watch(client: Any, operation_id: str, timeout: float, form: str) -> None:
         raise follow.failed(operation)
     if form not in ("json", "yaml"):
         click.echo(operation_id if form == "name" else f"{operation['verb']} {operation['target']} done")
+
+
+@group.command("abandon", cls=options.Command)
+@click.argument("operation_id", metavar="ID", shell_complete=completing.operations)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@options.printed
+@options.connected
+def abandon(client: Any, operation_id: str, yes: bool, form: str) -> None:
+    """Have a restore or clone end that cannot be done.
+
+    The volume that it made is deleted. Where nobody knows whether one was made, its name is put on record: look for
+    it on the backend.
+    """
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"Abandon {operation_id}?", abort=True, err=True)
+    path = refs.operation_path(operation_id) + "/abandon"
+    operation = client.post(path, {}, key=os.urandom(16).hex())
+    if form in ("json", "yaml"):
+        output.show_document(operation, form)
+    elif form == "name":
+        click.echo(operation_id)
+    else:
+        click.echo(f"{operation['verb']} {operation['target']} will end")
+        output.note(f"What is left of it is told at its end: snapbridge op watch {operation_id}")
 
 
 @group.command("describe", cls=options.Command)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import completing, exits, options, output, progress, refs
+from bridge.cli import completing, exits, new_volume, options, output, progress, refs
 from bridge.cli.snapshot_delete import delete
 from bridge.cli.snapshot_keep import pin, set_policy, unpin
 from bridge.cli.snapshot_list import describe, list_snapshots
@@ -71,41 +71,18 @@ def create(client: Any, wait_seconds: float | None, wait_for: str | None, form: 
 
 @click.command("restore", cls=options.Command)
 @click.argument("ref", shell_complete=completing.snapshots)
-@click.option("--as", "new_volume", required=True, metavar="NAME", help="The new volume's name.")
 @options.placed
-@click.option("--to-namespace", default="", metavar="NAME", help="Of the new volume [the snapshot's].")
-@click.option("--size", type=options.Size(), default=0, help="Of the new volume [the snapshot's].")
-@click.option("--parameter", "parameters", type=options.Pair(), multiple=True, help="For the driver; repeatable.")
-@click.option("--idempotency-key", default="", help="The same key again restores nothing twice.")
+@new_volume.options_of
 @options.waiting
 @options.printed
 @options.connected
-def restore(client: Any, ref: str, new_volume: str, wait_seconds: float | None, form: str, **given: Any) -> None:
+def restore(client: Any, ref: str, called: str, wait_seconds: float | None, form: str, **given: Any) -> None:
     """Make a new volume from the snapshot REF. The source volume is not touched."""
-    from bridge.cli import follow
-
     snapshot = refs.find(client, ref, cluster=given["cluster"], namespace=given["namespace"])
-    body = {
-        "name": new_volume,
-        "namespace": given["to_namespace"],
-        "capacityBytes": given["size"],
-        "parameters": options.pairs(given["parameters"], "--parameter"),
-    }
     key = given["idempotency_key"] or _new_key()
-    operation = client.post(refs.path(snapshot["uid"]) + "/restore", body, key=key)
-    if wait_seconds is not None:
-        shown = progress.of(f"restore {new_volume}", quiet=form in ("json", "yaml"))
-        operation = follow.follow(client, operation, seconds=wait_seconds, shown=shown)
-    follow.check(operation)
-    if form in ("json", "yaml"):
-        output.show_document(operation, form)
-    elif form == "name":
-        click.echo(new_volume)
-    elif operation["state"] == "done":
-        click.echo(f"volume {new_volume} restored from {refs.name_of(snapshot)}")
-    else:
-        click.echo(f"volume {new_volume} requested from {refs.name_of(snapshot)}")
-        output.note(f"It is not there yet. Follow it: snapbridge op watch {operation['id']}")
+    path = refs.path(snapshot["uid"]) + "/restore"
+    operation = client.post(path, new_volume.body(called, given), key=key)
+    new_volume.finish(client, operation, called, f"restored from {refs.name_of(snapshot)}", wait_seconds, form)
 
 
 def _seconds(wait_seconds: float | None, wait_for: str | None) -> float | None:

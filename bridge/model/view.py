@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
+from bridge.model.secret import NO_SECRET, SecretRef
 from bridge.model.snapshot import SnapshotStatus
+from bridge.model.volume import AccessMode, Segments, VolumeMode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,3 +62,20 @@ class RestoreDraft:
     namespace: str = ""
     capacity_bytes: int = 0
     parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Laid over those of the source."""
+    access_modes: tuple[AccessMode, ...] = ()
+    mode: VolumeMode | None = None
+    topology: tuple[Segments, ...] = ()
+    """It must be reachable from one of these places."""
+    secret: SecretRef = NO_SECRET
+    """For CreateVolume and for the new volume's own calls."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CloneDraft:
+    """What a clone is asked for: a new volume from one that exists. `like` says what is to be other than there."""
+
+    cluster: str
+    namespace: str
+    volume: str
+    like: RestoreDraft

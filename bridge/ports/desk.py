@@ -9,7 +9,7 @@ from bridge.model.node import Node
 from bridge.model.operation import Operation
 from bridge.model.plugin import PluginDescription
 from bridge.model.snapshot import DeletionPolicy
-from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -67,6 +67,10 @@ class Desk(Protocol):
         """Make a new volume from a ready snapshot and register it; `result` names volume and handle."""
         ...
 
+    async def clone_volume(self, caller: Caller, draft: CloneDraft, *, idempotency_key: str = "") -> Operation:
+        """Make a new volume from one that exists and register it. InvalidError: its driver cannot clone."""
+        ...
+
     async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
         """The volumes that the caller may see."""
         ...
@@ -85,6 +89,13 @@ class Desk(Protocol):
 
     async def operation(self, caller: Caller, operation_id: str) -> Operation:
         """One operation; NotFoundError."""
+        ...
+
+    async def abandon_operation(self, caller: Caller, operation_id: str) -> Operation:
+        """Have a restore or clone end: what it made is deleted; what it may have made is named, and put on record.
+
+        ConflictError: it has ended. InvalidError: this verb cannot be abandoned.
+        """
         ...
 
     async def wait_operation(

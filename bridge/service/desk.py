@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge.model.failure import ConflictError, InvalidError, NotFoundError, PinnedError
@@ -12,8 +10,8 @@ from bridge.model.keys import Key
 from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import PluginDescription
-from bridge.model.snapshot import DELEGATED, DeletionPolicy, Wish
-from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.snapshot import DeletionPolicy, Wish
+from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book, EntryFilter
@@ -23,6 +21,7 @@ from bridge.service import operations as ops
 from bridge.service.booking import Booking
 from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane
+from bridge.service.making import Making, Means, digest
 from bridge.service.restores import Restores
 from bridge.service.work import Tools
 
@@ -48,7 +47,6 @@ class FrontDesk:
         self._book = book
         self._tools = tools
         self._operations = operations
-        self._restores = restores
         self._wake = wake
         self._mint = mint
         self._nodes = nodes
@@ -56,6 +54,7 @@ class FrontDesk:
         self._keeper = keeper or Keeper(lanes, book, tools.clock)
         self._booking = Booking(book, tools, self._keeper)
         self._catalogue = catalogue.Catalogue(lanes, book)
+        self._making = Making(Means(lanes, book, tools, operations, restores, mint), self._catalogue)
 
     def clusters(self) -> Sequence[ClusterView]:
         """Every configured cluster."""
@@ -183,63 +182,19 @@ class FrontDesk:
     async def restore_snapshot(
         self, caller: Caller, ref: str, draft: RestoreDraft, *, idempotency_key: str = ""
     ) -> Operation:
-        """Check what can be checked now; the operation does the rest and can be resumed."""
-        found = await self._catalogue.find(caller, ref)
-        lane = self._lane(found.key.cluster)
-        namespace = draft.namespace or found.namespace
-        permission.demand(caller, found.key.cluster, namespace, found.volume)
-        self._check_restore(found, lane, draft)
-        operation_id = self._mint()
-        if idempotency_key:
-            operation_id = await self._claim(caller, "restore", idempotency_key, (ref, draft), operation_id)
-            try:
-                return await self._operations.get(operation_id)
-            except NotFoundError:
-                pass
-        now = self._tools.clock.now()
-        arguments = {
-            "key": str(found.key),
-            "key_ref": found.key.uid,
-            "name": draft.name,
-            "driver": found.driver,
-            "volume": found.volume,
-            "source_namespace": found.namespace,
-            "capacity_bytes": str(draft.capacity_bytes),
-            "size_bytes": str(found.status.size_bytes or 0),
-            "parameters": json.dumps(dict(draft.parameters), sort_keys=True),
-        }
-        operation = await self._operations.start(
-            Operation(
-                id=operation_id,
-                verb=ops.RESTORE,
-                cluster=found.key.cluster,
-                namespace=namespace,
-                target=f"{found.key.cluster}/{namespace}/{draft.name}",
-                state=OperationState.RUNNING,
-                created_at=now,
-                updated_at=now,
-                asked_by=caller.name,
-                arguments=arguments,
-            )
-        )
-        await self._book.audit(str(found.key), "restore", caller.name, {"as": draft.name})
-        self._restores.wake(operation)
-        return operation
+        """A new volume from a ready snapshot."""
+        return await self._making.restore(caller, ref, draft, idempotency_key)
 
-    def _check_restore(self, found: SnapshotView, lane: Lane, draft: RestoreDraft) -> None:
-        if not lane.orchestrator.traits.creates_volumes:
-            raise InvalidError(f"cluster {found.key.cluster!r} cannot register volumes", field="snapshot")
-        if found.status.reason == DELEGATED:
-            hint = "restore it there: make a volume request that names the snapshot as its source"
-            message = f"it cannot be restored from here: {found.status.message}"
-            raise InvalidError(message, field="snapshot", hint=hint)
-        if not found.status.ready:
-            message = f"the snapshot is {found.status.state.value}, not ready"
-            raise ConflictError(message, field="snapshot", hint="follow it: `snapbridge snapshot describe`")
-        size = found.status.size_bytes or 0
-        if draft.capacity_bytes and draft.capacity_bytes < size:
-            message = f"{draft.capacity_bytes} bytes are less than the snapshot's {size}"
-            raise InvalidError(message, field="capacity_bytes", hint="leave it out to take the snapshot's size")
+    async def clone_volume(self, caller: Caller, draft: CloneDraft, *, idempotency_key: str = "") -> Operation:
+        """A new volume from one that exists."""
+        return await self._making.clone(caller, draft, idempotency_key)
+
+    async def abandon_operation(self, caller: Caller, operation_id: str) -> Operation:
+        """Have a restore or clone end, whatever is left of it."""
+        found = await self.operation(caller, operation_id)
+        stored = await self._making.abandon(found)
+        await self._book.audit(found.target, "abandon", caller.name, {"operation": found.id})
+        return stored
 
     async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
         """The volumes of one cluster or of all."""
@@ -291,12 +246,4 @@ class FrontDesk:
         )
 
     async def _claim(self, caller: Caller, verb: str, idempotency_key: str, asked: object, result: str) -> str:
-        plain = json.dumps(asked, default=_plain, sort_keys=True)
-        digest = hashlib.sha256(plain.encode()).hexdigest()
-        return await self._book.claim(f"{verb}:{caller.name}", idempotency_key, digest, result)
-
-
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return str(value)
+        return await self._book.claim(f"{verb}:{caller.name}", idempotency_key, digest(asked), result)

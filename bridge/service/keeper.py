@@ -13,7 +13,7 @@ from bridge.model.keys import Key
 from bridge.model.pin import Pin
 from bridge.model.snapshot import DeletionPolicy, Record, SnapshotRequest, SnapshotState, Wish
 from bridge.model.view import SnapshotView
-from bridge.model.volume import Volume
+from bridge.model.volume import Origin, Volume
 from bridge.ports.clock import Clock
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book, Entry
@@ -88,11 +88,16 @@ class Keeper:
         if sharing:
             names = ", ".join(_name(volume) for volume in sharing)
             raise InUseError(
-                f"{'volumes were' if len(sharing) > 1 else 'a volume was'} restored from it and share its blocks: "
+                f"{'volumes that share' if len(sharing) > 1 else 'a volume that shares'} its blocks "
+                f"{'were' if len(sharing) > 1 else 'was'} restored from it: "
                 f"{names}",
                 hint="delete the volume first, or keep the snapshot: `snapbridge snapshot set-policy REF Retain`",
                 field="snapshot",
             )
+
+    async def made(self, origin: Origin) -> None:
+        """A volume was made from a snapshot or another volume: remember it."""
+        await self._book.put_origin(dataclasses.replace(origin, made_at=self._clock.now()))
 
     async def sharing(self, driver: str, handle: str) -> list[Volume]:
         """The registered volumes that were made from this snapshot, where the driver lets them share its blocks.

@@ -1,31 +1,34 @@
-"""CreateVolume from a snapshot and its undoing, for every saga that makes volumes. The journal is the caller's."""
+"""CreateVolume from a snapshot or a volume and its undoing, for every saga. The journal is the caller's."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from bridge.model.failure import ElsewhereError, Failure, FailureKind
-from bridge.model.outcome import Failed, Outcome
+from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.secret import SecretRef
-from bridge.model.snapshot import HandleSource
-from bridge.model.volume import MadeVolume, NewVolume, Volume
+from bridge.model.snapshot import HandleSource, VolumeSource
+from bridge.model.volume import MadeVolume, NewVolume, Origin, Volume
 from bridge.ports.plugin import Plugins
+from bridge.service import work
 from bridge.service.lane import Lane
 
 
 class NewVolumes:
-    """The plugin calls, under the cluster's fence."""
+    """The plugin calls, under the cluster's fence. `made` is told of each new volume, before anybody can have it."""
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(self, plugins: Plugins, made: work.Made = work.remember_nothing) -> None:
         self._plugins = plugins
+        self._made = made
 
     async def create(
         self,
         lane: Lane,
         shape: Volume,
         name: str,
-        snapshot_handle: str,
+        content: HandleSource | VolumeSource,
         *,
+        operation: str = "",
         note: Callable[[], Awaitable[None]] | None,
     ) -> Outcome[MadeVolume]:
         """Make a volume of this shape. `note` puts "it may have been made" on record before the call leaves."""
@@ -36,18 +39,22 @@ class NewVolumes:
         new = NewVolume(
             name=name,
             driver=shape.driver,
-            content=HandleSource(snapshot_handle),
+            content=content,
             required_bytes=shape.capacity_bytes or 0,
             mode=shape.mode,
             access_modes=shape.access_modes,
             fs_type=shape.fs_type,
             parameters=shape.parameters,
             secret=shape.secret,
+            requisite=shape.accessible,
         )
         _ask_fence(lane, shape.driver)
         if note is not None:
             await note()
-        return await plugin.create_volume(new=new, secrets=secrets)
+        outcome = await plugin.create_volume(new=new, secrets=secrets)
+        if isinstance(outcome, Done):
+            await self._made(Origin(shape.cluster, shape.driver, outcome.value.handle, content, operation))
+        return outcome
 
     async def delete(self, lane: Lane, driver: str, handle: str, secret: SecretRef) -> Outcome[None]:
         """Delete a volume that the caller made, or whose owner has said so."""

@@ -13,7 +13,7 @@ from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, SnapshotState
 from bridge.ports.clock import Clock
 from bridge.ports.ledger import Book
 
-CREATE, DELETE, RESTORE = "create", "delete", "restore"
+CREATE, DELETE, RESTORE, CLONE = "create", "delete", "restore", "clone"
 
 PASSING = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY", "SECRET_UNAVAILABLE"})
 """Refusals that end by themselves when a server comes back: the operation waits through them."""
@@ -102,6 +102,10 @@ class Operations:
         if changed is not None:
             changed.set()
         return stored
+
+    async def audit(self, key: str, verb: str, detail: Mapping[str, str]) -> None:
+        """Put on record what an operation leaves for people to look at."""
+        await self._book.audit(key, verb, "snapbridge", detail)
 
     async def told(self, key: Key, request: SnapshotRequest | None, status: SnapshotStatus) -> None:
         """A turn has told this status: move the operations on this snapshot along."""

@@ -1,7 +1,8 @@
-"""Restores: the operation's row is the journal; each step is saved before the next begins."""
+"""Restores and clones: the operation's row is the journal; each step is saved before the next begins."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -19,11 +20,13 @@ from bridge.model.failure import (
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
 from bridge.model.outcome import Failed, Outcome
-from bridge.model.snapshot import SnapshotStatus
-from bridge.model.volume import MadeVolume, Volume
+from bridge.model.secret import NO_SECRET
+from bridge.model.snapshot import HandleSource, VolumeSource
+from bridge.model.view import RestoreDraft
+from bridge.model.volume import MadeVolume, Volume, VolumeShape
 from bridge.ports.identity import Caller
 from bridge.service import operations as ops
-from bridge.service import work
+from bridge.service import shapes, work
 from bridge.service.catalogue import Catalogue
 from bridge.service.lane import Lane
 from bridge.service.new_volumes import NewVolumes
@@ -35,7 +38,7 @@ JOURNAL = "journal"
 
 
 class Restores:
-    """Runs the restore operations, a few at a time."""
+    """Runs the operations that make a volume from a snapshot or from another one, a few at a time."""
 
     def __init__(
         self,
@@ -50,23 +53,28 @@ class Restores:
         self._catalogue = catalogue
         self._operations = operations
         self._tools = tools
-        self._new = NewVolumes(tools.plugins)
-        self._saga = Saga(ops.RESTORE, self._turn, operations, tools.clock, workers=workers)
+        self._new = NewVolumes(tools.plugins, tools.made)
+        self._sagas = {
+            verb: Saga(verb, self._turn, operations, tools.clock, workers=workers)
+            for verb in (ops.RESTORE, ops.CLONE)
+        }
 
     def busy(self, key: Key) -> str:
         """A sentence when a restore reads this snapshot now."""
-        for operation in self._operations.running(ops.RESTORE):
+        for operation in self._operations.running(ops.RESTORE):  # a clone reads no snapshot
             if operation.arguments.get("key") == str(key):
                 return f"restore {operation.id} reads it"
         return ""
 
     def wake(self, operation: Operation) -> None:
         """Have the operation looked at soon."""
-        self._saga.wake(operation)
+        self._sagas[operation.verb].wake(operation)
 
     async def run(self) -> None:
         """Work until cancelled; what was running at the last stop is resumed."""
-        await self._saga.run()
+        async with asyncio.TaskGroup() as group:
+            for verb, saga in self._sagas.items():
+                group.create_task(saga.run(), name=f"{verb}s")
 
     async def _turn(self, operation_id: str) -> float | None:
         """One step; the seconds until the next, or None when the operation has ended."""
@@ -95,24 +103,36 @@ class Restores:
 
     async def _observe(self, operation: Operation, lane: Lane) -> decide.Observed:
         arguments = operation.arguments
-        status: SnapshotStatus | None
-        try:
-            status = (await self._catalogue.find(ANYONE, arguments["key_ref"], whole=True)).status
-        except NotFoundError:
-            status = None
         try:
             taken = (await lane.orchestrator.volumes.find(operation.namespace, arguments["name"])).handle
         except (NotFoundError, InvalidError):
             taken = ""
-        return decide.Observed(journal_of(operation), status, self._tools.plugins.view(arguments["driver"]), taken)
+        return decide.Observed(
+            journal_of(operation),
+            await self._content(operation),
+            self._tools.plugins.view(arguments["driver"]),
+            taken,
+            name=names.restore_name(operation.id),
+            abandoned=arguments.get("abandon") == "true",
+        )
+
+    async def _content(self, operation: Operation) -> HandleSource | VolumeSource | None:
+        """What to make it from; None when the snapshot is gone or not ready."""
+        if operation.verb == ops.CLONE:
+            return VolumeSource(operation.arguments["content"])
+        try:
+            status = (await self._catalogue.find(ANYONE, operation.arguments["key_ref"], whole=True)).status
+        except NotFoundError:
+            return None
+        return HandleSource(status.handle) if status.ready else None
 
     async def _perform(
         self, operation: Operation, lane: Lane, seen: decide.Observed, step: decide.Step
     ) -> decide.Journal:
         now = self._tools.clock.now
         match step:
-            case decide.CreateVolume(handle):
-                return await self._create(operation, lane, seen.journal, step, handle)
+            case decide.CreateVolume(content):
+                return await self._create(operation, lane, seen.journal, step, content)
             case decide.Register(handle):
                 volume, like = await self._volume(operation, lane, handle)
                 try:
@@ -129,7 +149,12 @@ class Restores:
                 raise AssertionError("this step has no effect")
 
     async def _create(
-        self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Step, handle: str
+        self,
+        operation: Operation,
+        lane: Lane,
+        journal: decide.Journal,
+        step: decide.Step,
+        content: HandleSource | VolumeSource,
     ) -> decide.Journal:
         """The journal says "unsure" before the call leaves, so that a crash here forgets nothing."""
         source, _ = await self._volume(operation, lane, "")
@@ -138,7 +163,12 @@ class Restores:
             await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
 
         outcome = await self._new.create(
-            lane, source, names.restore_name(operation.id), handle, note=None if journal.unsure else note
+            lane,
+            source,
+            names.restore_name(operation.id),
+            content,
+            operation=operation.id,
+            note=None if journal.unsure else note,
         )
         return _folded(journal, step, outcome, self._tools.clock.now())
 
@@ -150,20 +180,21 @@ class Restores:
             like = await lane.orchestrator.volumes.find(arguments["source_namespace"], arguments["volume"])
         except (NotFoundError, InvalidError):
             like = None
-        shape = like or Volume("", "", "", arguments["driver"], "")
-        capacity = int(arguments["capacity_bytes"]) or max(
-            int(arguments["size_bytes"]), (like.capacity_bytes or 0) if like else 0
-        )
-        volume = dataclasses.replace(
-            shape,
+        shape = _shape(operation, like)
+        volume = Volume(
             cluster=operation.cluster,
             namespace=operation.namespace,
             name=arguments["name"],
+            driver=arguments["driver"],
             handle=handle or "-",
-            capacity_bytes=capacity,
-            parameters={**shape.parameters, **json.loads(arguments["parameters"])},
-            context={},
-            users=(),
+            capacity_bytes=shape.capacity_bytes,
+            mode=shape.mode,
+            access_modes=shape.access_modes,
+            fs_type=shape.fs_type,
+            parameters=shape.parameters,
+            context=journal_of(operation).context,
+            secret=shape.secret,
+            accessible=shape.accessible,
         )
         return volume, like
 
@@ -183,6 +214,9 @@ class Restores:
 
     async def _end(self, operation: Operation, state: OperationState, failure: Failure | None) -> None:
         now = self._tools.clock.now()
+        if failure is not None and failure.leftover:
+            detail = {"orphan": failure.leftover, "driver": operation.arguments["driver"], "operation": operation.id}
+            await self._operations.audit(operation.target, "orphan", detail)
         result = {name: value for name, value in operation.result.items() if name != JOURNAL and value}
         result["volume"] = operation.arguments["name"]
         await self._operations.put(
@@ -224,7 +258,21 @@ def _folded(
 ) -> decide.Journal:
     if isinstance(outcome, Failed):
         return decide.fold_failure(journal, step, outcome.failure, now)
-    return decide.fold_done(journal, step, outcome.value.handle if outcome.value is not None else "")
+    made = outcome.value
+    return decide.fold_done(journal, step, made.handle, made.context) if made else decide.fold_done(journal, step)
+
+
+def _shape(operation: Operation, like: Volume | None) -> VolumeShape:
+    """As it was written when the operation began. One from before there was such a text is put together as then."""
+    arguments = operation.arguments
+    if "shape" in arguments:
+        return shapes.from_text(arguments["shape"])
+    draft = RestoreDraft(
+        arguments["name"],
+        capacity_bytes=int(arguments["capacity_bytes"]),
+        parameters=json.loads(arguments["parameters"]),
+    )
+    return shapes.choose(draft, None, like, least_bytes=int(arguments["size_bytes"]), secret=NO_SECRET)
 
 
 def _words(step: decide.Step) -> str:

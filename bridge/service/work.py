@@ -12,6 +12,7 @@ from bridge.model.keys import Key
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus, Wish
+from bridge.model.volume import Origin
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls, Plugins
 from bridge.service.admission import Admission, Hold, Passage
@@ -27,6 +28,14 @@ Kept = Callable[[SnapshotRequest, Record], Awaitable[str]]
 
 async def _kept_by_nobody(_request: SnapshotRequest, _record: Record) -> str:
     return ""
+
+
+Made = Callable[[Origin], Awaitable[None]]
+"""Told of each volume that was made from something, before anybody can have it."""
+
+
+async def remember_nothing(_origin: Origin) -> None:
+    """For who keeps no record of it."""
 
 
 Fold = Callable[[snapshot.Observed, act.Action, Outcome[CutSnapshot | None], float], Record]
@@ -58,6 +67,7 @@ class Tools:
     """A sentence naming what of our own uses the snapshot now (a restore under way); empty when nothing does."""
     kept: Kept = _kept_by_nobody
     """Pins, and volumes that share its blocks."""
+    made: Made = remember_nothing
     fold: Fold = snapshot.fold
     on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None
     admission: Admission = dataclasses.field(default_factory=Admission)

@@ -26,7 +26,7 @@ from bridge.model.operation import Operation, OperationState, Step
 from bridge.model.pin import Pin
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, Route
 from bridge.model.snapshot import DeletionPolicy, SnapshotState, SnapshotStatus
-from bridge.model.view import ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -67,6 +67,8 @@ class MemoryDesk:
         """Names of snapshots whose deletion is refused, and why."""
         self.calls: list[str] = []
         self.drafts: list[SnapshotDraft] = []
+        self.wishes: list[RestoreDraft | CloneDraft] = []
+        """What restores and clones were asked for."""
         self._views: dict[str, SnapshotView] = {}
         self._operations: dict[str, Operation] = {}
         self._claims: dict[tuple[str, str, str], tuple[object, object]] = {}
@@ -165,9 +167,37 @@ class MemoryDesk:
             raise ConflictError(f"there is a volume {draft.name!r} already", field="name", hint="use another name")
         if draft.capacity_bytes and draft.capacity_bytes < (view.status.size_bytes or 0):
             raise InvalidError("this is less than the snapshot needs", field="capacity_bytes")
+        self.wishes.append(draft)
         operation = self._start("restore", view, list(RESTORE_STEPS), caller, new_volume=draft.name)
         self._claim(caller, "restore", idempotency_key, (ref, draft), operation)
         return operation
+
+    async def clone_volume(self, caller: Caller, draft: CloneDraft, *, idempotency_key: str = "") -> Operation:
+        self._enter("clone_volume")
+        known = self._claimed(caller, "clone", idempotency_key, draft)
+        if known is not None:
+            assert isinstance(known, Operation)
+            return known
+        if not any(volume.name == draft.volume for volume in self._volumes):
+            raise NotFoundError(f"there is no volume {draft.volume!r}", field="volume")
+        self.wishes.append(draft)
+        view = SnapshotView(
+            snapshot_key(draft.cluster, "clone"), draft.namespace, "", draft.volume, DRIVER, "", "",
+            SnapshotStatus(SnapshotState.READY),
+        )  # fmt: skip
+        operation = self._start("clone", view, list(RESTORE_STEPS), caller, new_volume=draft.like.name)
+        self._claim(caller, "clone", idempotency_key, draft, operation)
+        return operation
+
+    async def abandon_operation(self, caller: Caller, operation_id: str) -> Operation:
+        self._enter("abandon_operation")
+        found = await self.operation(caller, operation_id)
+        if found.state is not OperationState.RUNNING:
+            raise ConflictError(f"the operation has ended: it is {found.state.value}", field="operation")
+        if found.verb not in ("restore", "clone"):
+            raise InvalidError(f"a {found.verb} cannot be abandoned", field="operation")
+        self.failure = Failure(FailureKind.REFUSED, "ABANDONED", "it was abandoned")
+        return found
 
     async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
         self._enter("volumes")
@@ -351,7 +381,7 @@ class MemoryDesk:
             steps=(*operation.steps, step),
             updated_at=self.now,
             result={"volume": operation.arguments.get("volume", ""), "handle": "vol-new"}
-            if operation.verb == "restore" and state is OperationState.DONE
+            if operation.verb in ("restore", "clone") and state is OperationState.DONE
             else {},
             version=str(int(operation.version) + 1),
         )
@@ -359,7 +389,7 @@ class MemoryDesk:
             self._changed.pop(place).set()
 
     def _effect(self, operation: Operation, uid: str, name: str) -> None:
-        if operation.verb == "restore":
+        if operation.verb in ("restore", "clone"):
             if name == RESTORE_STEPS[-1]:
                 new = operation.arguments["volume"]
                 self._volumes.append(Volume("east", operation.namespace, new, DRIVER, f"vol-{new}", GIB))

@@ -172,6 +172,8 @@ class MemoryPlugin:
         self.stored: dict[str, Stored] = {}
         self.by_hand: dict[str, Stored] = {}
         self.volumes: dict[str, str] = {}
+        self.asked: list[NewVolume] = []
+        """Every CreateVolume, repeats too."""
         self.groups: dict[str, StoredGroup] = {}
         self.secrets_seen: list[Mapping[str, str]] = []
         self.broken: list[str] = []
@@ -324,6 +326,7 @@ class MemoryPlugin:
 
     async def create_volume(self, *, new: NewVolume, secrets: Mapping[str, str]) -> Outcome[MadeVolume]:
         fault = self._before("create volume")
+        self.asked.append(new)
         early = _early(fault)
         if early is not None:
             return early

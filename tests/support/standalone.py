@@ -133,7 +133,14 @@ class Service:
         catalogue = Catalogue(self.lanes, ledger)
         self.sharing: set[str] = set()
         self.keeper = keeper = Keeper(self.lanes, ledger, clock, lambda driver: driver in self.sharing)
-        tools = work.Tools(plugin, clock, "writer-1", busy=lambda key: self.restores.busy(key), kept=keeper.sentence)
+        tools = work.Tools(
+            plugin,
+            clock,
+            "writer-1",
+            busy=lambda key: self.restores.busy(key),
+            kept=keeper.sentence,
+            made=keeper.made,
+        )
         self.restores = Restores(self.lanes, catalogue, self.operations, tools)
         self.runner = Runner(self.lanes, tools, told=self.operations.told)
         self.desk = FrontDesk(

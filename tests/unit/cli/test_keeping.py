@@ -1,4 +1,4 @@
-"""What `snapshot pin`, `unpin`, `set-policy` and the filters of `snapshot list` print and ask for."""
+"""What `snapshot pin`, `unpin`, `set-policy`, `volume clone` and the filters of `snapshot list` print and ask for."""
 
 from __future__ import annotations
 
@@ -49,3 +49,48 @@ def test_list_by_who_had_the_volume(run, server):
     refused = run("snapshot", "list", "--job", "a,b")
     assert refused.code == exits.USAGE
     assert "comma" in refused.err
+
+
+def test_a_restore_with_every_option(run, server):
+    server.desk.add("good")
+    run(
+        "snapshot", "restore", "good", "--as", "again", "--size", "3Gi", "--access-mode", "multi-node-multi-writer",
+        "--attachment-mode", "block-device", "--parameter", "pool=b", "--topology", "zone=a,rack=7",
+        "--topology", "zone=b", "--secret", "env:CEPH",
+    )  # fmt: skip
+    (wish,) = server.desk.wishes
+    assert [mode.value for mode in wish.access_modes] == ["MULTI_NODE_MULTI_WRITER"]
+    assert (wish.mode.value, wish.capacity_bytes, dict(wish.parameters)) == ("Block", 3 << 30, {"pool": "b"})
+    assert [dict(place) for place in wish.topology] == [{"zone": "a", "rack": "7"}, {"zone": "b"}]
+    assert str(wish.secret) == "env:CEPH"
+
+
+def test_a_restore_that_is_smaller_than_its_snapshot_is_refused(run, server):
+    server.desk.add("good")
+    refused = run("snapshot", "restore", "good", "--as", "again", "--size", "1Mi")
+    assert refused.code == exits.USAGE
+    assert "less than the snapshot" in refused.err
+    assert run("snapshot", "restore", "good", "--as", "again", "--topology", "zone").code == exits.USAGE
+    refused = run("snapshot", "restore", "good", "--as", "again", "--secret", "plain")
+    assert refused.code == exits.USAGE
+    assert "secret: not a secret reference" in refused.err
+
+
+def test_clone(run, server):
+    result = run("volume", "clone", "db", "--as", "db-test", "--size", "20Gi", "--wait")
+    assert result.out == "volume db-test cloned from db\n"
+    (wish,) = server.desk.wishes
+    assert (wish.cluster, wish.namespace, wish.volume, wish.like.name) == ("east", "default", "db", "db-test")
+    assert run("volume", "clone", "data[0]", "--as", "x").code == exits.NOT_FOUND
+
+
+def test_abandoning_an_operation(run, server):
+    server.desk.by_hand = True
+    server.desk.add("good")
+    operation = json.loads(run("snapshot", "restore", "good", "--as", "again", "--json").out)["id"]
+    result = run("op", "abandon", operation, "--yes")
+    assert result.out == "restore east/snapshot/" + server.desk.view("good").key.uid + " will end\n"
+    assert f"op watch {operation}" in result.err
+    server.desk.advance()
+    assert "it was abandoned (ABANDONED)" in run("op", "watch", operation).err
+    assert run("op", "abandon", operation, "--yes").code == exits.CONFLICT

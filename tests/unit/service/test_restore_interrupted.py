@@ -13,12 +13,12 @@ from bridge.model.failure import Failure, FailureKind
 from bridge.model.operation import Operation, OperationState
 from bridge.model.outcome import Done, Failed
 from bridge.model.plugin import Capability, PluginView
-from bridge.model.snapshot import SnapshotState, SnapshotStatus
+from bridge.model.snapshot import HandleSource, VolumeSource
 from bridge.model.volume import NewVolume
 from bridge.service.restores import dump, journal_of
 from tests.support import memory
 
-READY = SnapshotStatus(SnapshotState.READY, ready=True, handle="s1", size_bytes=10)
+READY = HandleSource("s1")
 PLUGIN = PluginView("d", True, True, frozenset({Capability.CREATE_DELETE_VOLUME}))
 STRIKES = ("ok", "lost before", "lost after", "refused", "crash before", "crash after")
 
@@ -33,10 +33,13 @@ class World:
         self.journal = restore.Journal()
         self.names: dict[str, str] = {"copy": taken} if taken else {}
         self.end: restore.Succeed | restore.Fail | None = None
+        self.abandoned = False
 
-    async def run(self) -> None:
-        for _ in range(100):
-            seen = restore.Observed(self.journal, READY, PLUGIN, self.names.get("copy", ""))
+    async def run(self, turns: int = 100) -> None:
+        for _ in range(turns):
+            seen = restore.Observed(
+                self.journal, READY, PLUGIN, self.names.get("copy", ""), "restore-1", abandoned=self.abandoned
+            )
             step = restore.decide(seen, self.clock.now())
             if isinstance(step, restore.Succeed | restore.Fail):
                 self.end = step
@@ -114,6 +117,57 @@ def test_a_name_that_is_taken_meanwhile_undoes_the_volume() -> None:
 
 def test_a_journal_survives_its_own_writing() -> None:
     failure = Failure(FailureKind.UNSURE, "INTERNAL", "lost", "try")
-    journal = restore.Journal("h", True, True, 3, 7.5, failure, failure, True)
+    journal = restore.Journal("h", True, True, 3, 7.5, failure, failure, True, True, {"pool": "a"})
     row = Operation("o", "restore", "c", "n", "t", OperationState.RUNNING, 0, 0, result={"journal": dump(journal)})
     assert journal_of(row) == journal
+
+
+def test_every_short_sequence_of_faults_ends_once_it_is_abandoned() -> None:
+    """After any beginning and any ending: nothing is left, or it is named, or it was handed over."""
+    for sequence in itertools.product(STRIKES, repeat=3):
+        for later in ("ok", "refused"):
+            world = World(dict(enumerate(sequence)))
+            asyncio.run(world.run(turns=4))
+            world.abandoned = True
+            world.script.faults = dict.fromkeys(range(len(world.script.done), 1000), later)
+            asyncio.run(world.run())
+            assert world.end is not None, (sequence, later)
+            left = set(world.plugin.volumes.values())
+            if isinstance(world.end, restore.Succeed):
+                assert left == {world.names["copy"]}
+            elif left:
+                assert world.end.failure.leftover in (*left, *world.plugin.volumes), (sequence, later)
+                assert world.end.failure.code == restore.ABANDONED
+            assert world.names.get("copy", "") in ("", *left), "nobody's registered volume was deleted"
+
+
+def test_a_volume_that_was_handed_over_is_not_deleted_whatever_the_journal_says() -> None:
+    failure = Failure(FailureKind.REFUSED, "CONFLICT", "no")
+    for journal, abandoned in (
+        (restore.Journal(handle="vol-1", unsure=True, doomed=failure), False),
+        (restore.Journal(handle="vol-1", unsure=True), True),
+    ):
+        seen = restore.Observed(journal, READY, PLUGIN, "vol-1", "restore-1", abandoned=abandoned)
+        assert restore.decide(seen, 0.0) == restore.Succeed()
+
+
+def test_what_may_be_there_is_never_given_up_for_a_plugin_that_cannot_do_it_just_now() -> None:
+    unable = PluginView("d", True, True, frozenset())
+    for journal in (
+        restore.Journal(unsure=True),
+        restore.Journal(handle="vol-1", doomed=Failure(FailureKind.REFUSED, "X", "no")),
+    ):
+        step = restore.decide(restore.Observed(journal, READY, unable), 0.0)
+        assert isinstance(step, restore.Later), step
+    fresh = restore.decide(restore.Observed(restore.Journal(), READY, unable), 0.0)
+    assert isinstance(fresh, restore.Fail)
+    assert fresh.failure.code == "UNSUPPORTED"
+
+
+def test_a_driver_that_cannot_clone_is_not_asked_to() -> None:
+    step = restore.decide(restore.Observed(restore.Journal(), VolumeSource("v1"), PLUGIN), 0.0)
+    assert isinstance(step, restore.Fail)
+    assert "CLONE_VOLUME" in step.failure.message
+    able = PluginView("d", True, True, PLUGIN.capabilities | {Capability.CLONE_VOLUME})
+    step = restore.decide(restore.Observed(restore.Journal(), VolumeSource("v1"), able), 0.0)
+    assert step == restore.CreateVolume(VolumeSource("v1"))
