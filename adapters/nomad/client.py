@@ -206,12 +206,7 @@ class Client:
         self, method: str, path: str, query: Query | None, token: str, **rest: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         session = await self._open()
-        asked = list(query.items() if isinstance(query, Mapping) else query or ())
-        if self.settings.region:
-            asked.append(("region", self.settings.region))
-        url = yarl.URL(f"{self._base}{path}", encoded=True)
-        if asked:
-            url = yarl.URL(f"{url}?{urllib.parse.urlencode(asked)}", encoded=True)
+        url = self._url(path, query)
         headers = dict(rest.pop("headers", None) or {})
         if token:
             headers["X-Nomad-Token"] = token
@@ -234,6 +229,35 @@ class Client:
             raise BrokenError(f"{self.settings.address} broke off while answering {method} {path}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{self.settings.address} cannot be reached: {error}") from error
+
+    def _url(self, path: str, query: Query | None) -> yarl.URL:
+        asked = list(query.items() if isinstance(query, Mapping) else query or ())
+        if self.settings.region:
+            asked.append(("region", self.settings.region))
+        url = yarl.URL(f"{self._base}{path}", encoded=True)
+        return yarl.URL(f"{url}?{urllib.parse.urlencode(asked)}", encoded=True) if asked else url
+
+    @contextlib.asynccontextmanager
+    async def websocket(self, path: str, query: Query) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A websocket. It has no deadline of its own. UnavailableError when it cannot be opened."""
+        session = await self._open()
+        token = await self.token.get(fresh=True)
+        rest: dict[str, Any] = {"headers": {"X-Nomad-Token": token}} if token else {}
+        if self.settings.tls.server_name and not self._unix:
+            rest["server_hostname"] = self.settings.tls.server_name
+        timeout = aiohttp.ClientWSTimeout(ws_close=1.0)
+        try:
+            socket = await session.ws_connect(self._url(path, query), max_msg_size=0, timeout=timeout, **rest)
+        except aiohttp.WSServerHandshakeError as error:
+            raise UnavailableError(f"{self.settings.address} gave no websocket for {path}: {error.status}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnavailableError(f"{self.settings.address} cannot be reached: {error}") from error
+        try:
+            yield socket
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise BrokenError(f"{self.settings.address} broke off in {path}") from error
+        finally:
+            await socket.close()
 
     @contextlib.asynccontextmanager
     async def lines(self, path: str, query: Query) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -150,6 +150,13 @@ TABLE: tuple[Row, ...] = (
          "variables.json: lock-renew with a wrong id"),
     _row(r"variable doesn't hold a lock|missing lock ID", REFUSED, "INVALID_ARGUMENT",
          "variables.json: lock-release twice"),
+    # Commands in tasks: texts of a websocket's close frame.
+    _row(r'^task not found$|^Unknown allocation "|not found in allocation', REFUSED, "NOT_FOUND",
+         "exec.json: exec: unknown allocation"),
+    _row(r"is not running\.$|not started yet\.$", REFUSED, "FAILED_PRECONDITION",
+         "nomad.md 3.4 (404 task … is not running.)", hint="it is tried again when the task runs"),
+    _row(r"^(must provide task name|command is not present)$", REFUSED, "INVALID_ARGUMENT",
+         "exec.json: exec: no task given, one task in the group"),
     # The agent itself.
     _row(r"^No path to region$", REFUSED, "NOT_FOUND", "agent.json: unknown region", hint="check `region`"),
     _row(r"^OIDC Discovery endpoint disabled$", REFUSED, "UNIMPLEMENTED",
@@ -252,6 +259,15 @@ def doubted(text: str) -> Capability | None:
     if "does not support snapshot" in text:
         return Capability.CREATE_DELETE_SNAPSHOT
     return Capability.LIST_SNAPSHOTS if "does not support listing snapshots" in text else None
+
+
+def classify_close(code: int, reason: str) -> Failure:
+    """What a websocket's close frame means (1011 a server's error, 1008 any other). Whoever is denied ran nothing."""
+    if reason.endswith("Permission denied"):  # exec.json, acl.json: with and without «rpc error: » before it
+        hint = "the token needs alloc-exec in the namespace, and alloc-node-exec for raw_exec tasks"
+        return Failure(REFUSED, "PERMISSION_DENIED", "Nomad does not let us run commands in the task", hint)
+    failure = classify(500, reason)
+    return failure if reason else dataclasses.replace(failure, message=f"Nomad closed the session ({code})")
 
 
 def classify_delete_volume(status: int, text: str) -> Failure:

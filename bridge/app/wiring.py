@@ -95,6 +95,7 @@ class Service:
                 chain,
                 fence=joined.fence,
                 follow=joined.follow,
+                guard=joined.guard,
                 groups=joined.groups,
             )
 

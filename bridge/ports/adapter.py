@@ -13,6 +13,7 @@ from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.discovery import SocketFinder
 from bridge.ports.group import GroupSide
+from bridge.ports.guard import Guard
 from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
 from bridge.ports.orchestrator import Follow, Orchestrator
@@ -53,6 +54,8 @@ class Joined:
     """Why this process may not act for a driver at this very moment; empty when it may."""
     groups: GroupSide | None = None
     """Its group snapshots, where it has them."""
+    guard: Guard | None = None
+    """Holds writers still around a cut, where it can."""
     follow: Follow = follow_nothing
     """For requests that another controller carries out."""
     delegations: Callable[[], Sequence[PluginDescription]] = tuple

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from bridge.model.failure import ElsewhereError
 from bridge.ports.adapter import follow_nothing
 from bridge.ports.group import GroupSide
+from bridge.ports.guard import Guard
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Follow, Orchestrator, Requests
 from bridge.ports.plugin import PluginCalls, Plugins
@@ -32,6 +33,8 @@ class Lane:
     """Asked right before each plugin call: why this process may no longer act for a driver; empty when it may."""
     follow: Follow = follow_nothing
     """Asked for what another controller carries out."""
+    guard: Guard | None = None
+    """Holds writers still around a cut, where the orchestrator can."""
     groups: GroupSide | None = None
     """Only where the orchestrator has group snapshots."""
 
@@ -56,6 +59,7 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     *,
     fence: Callable[[str], str] = _open,
     follow: Follow = follow_nothing,
+    guard: Guard | None = None,
     groups: GroupSide | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
@@ -66,5 +70,6 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
         secrets=secrets,
         fence=fence,
         follow=follow,
+        guard=guard,
         groups=groups,
     )

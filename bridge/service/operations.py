@@ -11,11 +11,12 @@ from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState, Step
 from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, SnapshotState, SnapshotStatus, Wish
 from bridge.ports.clock import Clock
+from bridge.ports.guard import FREEZE, QUIESCE_UNAVAILABLE
 from bridge.ports.ledger import Book
 
 CREATE, DELETE, RESTORE, CLONE = "create", "delete", "restore", "clone"
 
-PASSING = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY", "SECRET_UNAVAILABLE"})
+PASSING = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY", "SECRET_UNAVAILABLE", QUIESCE_UNAVAILABLE})
 """Refusals that end by themselves when a server comes back: the operation waits through them."""
 
 
@@ -66,7 +67,8 @@ class Operations:
     async def load(self) -> None:
         """Pick up what was running when the service last stopped. Before the workers start."""
         for operation in await self._book.operations(running=True, limit=100_000):
-            self._running[operation.id] = operation
+            if operation.verb != FREEZE:
+                self._running[operation.id] = operation
 
     def running(self, verb: str) -> list[Operation]:
         """The running operations of one verb."""

@@ -15,6 +15,7 @@ from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, Snapshot
 from bridge.model.volume import Origin
 from bridge.ports.clock import Clock
 from bridge.ports.plugin import PluginCalls, Plugins
+from bridge.service import guarded
 from bridge.service.admission import Admission, Hold, Passage
 from bridge.service.lane import Lane
 
@@ -172,7 +173,7 @@ async def call_and_save(
     outcome: Outcome[CutSnapshot | None]
     if isinstance(ready, Ready):
         with tools.admission.inside(ready.passage, tools.clock.now) as told:
-            outcome = await _send(step, ready.plugin, ready.values)
+            outcome = await _make(step, ready, seen, lane, tools)
             told(outcome)
     else:
         outcome = ready
@@ -227,6 +228,30 @@ def _takes_another_route(step: act.Create, ready: Ready) -> bool:
 def _subject(seen: snapshot.Observed) -> str:
     """The volume that a call works on; the snapshot itself where it was taken over."""
     return (seen.record.source if seen.record is not None else seen.request.source).handle
+
+
+async def _make(
+    step: Call, ready: Ready, seen: snapshot.Observed, lane: Lane, tools: Tools
+) -> Outcome[CutSnapshot | None]:
+    """The plugin call; with the writers held still around it where it may cut."""
+    if lane.guard is None or not isinstance(step, act.Create) or not _may_cut(seen):
+        return await _send(step, ready.plugin, ready.values)
+
+    async def send() -> Outcome[CutSnapshot | None]:
+        # Holding writers still takes its time: another route, or another process, may have taken over.
+        plugin = lane.calls(tools.plugins, seen.plugin.driver)
+        if plugin is None or plugin.route is not ready.passage.route:
+            return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves any more")
+        return await _send(step, plugin, ready.values)
+
+    first = bool(seen.writer) and step.note.writer == seen.writer and not step.note.unsure
+    return await guarded.cut(lane.guard, seen.request, send, first=first, clock=tools.clock)
+
+
+def _may_cut(seen: snapshot.Observed) -> bool:
+    """Whether this create makes a copy that somebody wants, and does not only ask about one again."""
+    record = _record(seen)
+    return not record.handle and not record.condemned and seen.request.wish is Wish.PRESENT
 
 
 async def _send(step: Call, plugin: PluginCalls, values: Mapping[str, str]) -> Outcome[CutSnapshot | None]:

@@ -149,6 +149,7 @@ class _Lane:
     requests: memory.MemoryRequests
     ledger: memory.MemoryLedger
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
+    guard: None = None
     fence: Callable[[str], str] = lambda _driver: ""
 
     def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
