@@ -30,7 +30,9 @@ async def _nomad(settings: Any, given: Surroundings) -> Joined:
     from adapters.nomad.adapter import build
 
     cluster = build(given.cluster, settings, secrets=given.secrets, carried=given.carried)
-    return Joined(cluster, {"nomadVar": cluster.secrets}, cluster.authenticators(), cluster.problems)
+    cluster.hold_writers(given.book, given.clock)
+    resolvers = {"nomadVar": cluster.secrets}
+    return Joined(cluster, resolvers, cluster.authenticators(), cluster.problems, guard=cluster.guard)
 
 
 JOIN: Mapping[str, Callable[[Any, Surroundings], Awaitable[Joined]]] = {

@@ -13,17 +13,21 @@ from adapters.nomad.client import Client
 from adapters.nomad.discovery import PluginFollower
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.events import Event, Watcher
+from adapters.nomad.freezing import Means
 from adapters.nomad.handles import Handles
 from adapters.nomad.hooks import Hooks
 from adapters.nomad.identity import WorkloadIdentities
 from adapters.nomad.jwks import Keys
+from adapters.nomad.quiesce import Quiescer
 from adapters.nomad.sdk import reads
 from adapters.nomad.secrets import NomadSecrets
 from adapters.nomad.settings import Settings
 from adapters.nomad.volumes import NomadVolumes
 from bridge.model.failure import InvalidError, UnavailableError
 from bridge.model.keys import Key
+from bridge.ports.clock import Clock
 from bridge.ports.identity import Authenticator
+from bridge.ports.ledger import Book
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 from bridge.ports.secrets import Secrets
@@ -54,11 +58,16 @@ class NomadOrchestrator:
         self._volumes = NomadVolumes(cluster, self._client, self._handles, secrets)
         self._hooks = Hooks(cluster, self._client, self._volumes)
         self._follower = PluginFollower(cluster, self._client, self._handles, carried)
+        self.guard: Quiescer | None = None
         self._watchers: list[Watcher] = []
         self._agent_sentence = "the agent has not answered yet"
         self._resync_sentence = ""
         self.agent = versions.Agent()
         """What is known of the agent's version."""
+
+    def hold_writers(self, book: Book, clock: Clock) -> None:
+        """Hold writers still around each cut from now on, with notes in this book."""
+        self.guard = Quiescer(Means(self._cluster, self._client, book, clock))
 
     @property
     def version(self) -> versions.Version | None:
@@ -123,6 +132,8 @@ class NomadOrchestrator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follower.run(plugins), name=f"nomad-plugins-{self._cluster}")
+                if self.guard is not None:
+                    group.create_task(self.guard.run(), name=f"nomad-thaw-{self._cluster}")
                 if self._settings.hooks.enabled:
                     group.create_task(self._hooks.run(intake), name=f"nomad-hooks-{self._cluster}")
                     group.create_task(self._watch(), name=f"nomad-watch-{self._cluster}")
@@ -145,7 +156,8 @@ class NomadOrchestrator:
 
     def problems(self) -> Sequence[str]:
         """What people should put right: job files, and plugins that cannot be used."""
-        return [*self._hooks.problems(), *self._follower.problems(), *self._version_notes()]
+        frozen = self.guard.problems() if self.guard is not None else ()
+        return [*frozen, *self._hooks.problems(), *self._follower.problems(), *self._version_notes()]
 
     def _version_notes(self) -> Sequence[str]:
         """What this agent's version cannot do and somebody may count on."""

@@ -152,11 +152,11 @@ TABLE: tuple[Row, ...] = (
          "variables.json: lock-release twice"),
     # Commands in tasks: texts of a websocket's close frame.
     _row(r'^task not found$|^Unknown allocation "|not found in allocation', REFUSED, "NOT_FOUND",
-         "exec.json: exec: unknown allocation"),
+         "nomad-verified.md F (exec.json: close frames of an unknown task and allocation)"),
     _row(r"is not running\.$|not started yet\.$", REFUSED, "FAILED_PRECONDITION",
          "nomad.md 3.4 (404 task … is not running.)", hint="it is tried again when the task runs"),
     _row(r"^(must provide task name|command is not present)$", REFUSED, "INVALID_ARGUMENT",
-         "exec.json: exec: no task given, one task in the group"),
+         "nomad-verified.md F (exec.json: close frames of a call without task or command)"),
     # The agent itself.
     _row(r"^No path to region$", REFUSED, "NOT_FOUND", "agent.json: unknown region", hint="check `region`"),
     _row(r"^OIDC Discovery endpoint disabled$", REFUSED, "UNIMPLEMENTED",

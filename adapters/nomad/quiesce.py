@@ -49,7 +49,7 @@ class Held:
 
     def seconds_left(self) -> float:
         """See the port."""
-        if not self.freezings or self.is_up:
+        if self.is_up or not any(one.is_frozen for one in self.freezings):
             return 0.0
         return max(0.0, self.limit - asyncio.get_running_loop().time())
 
@@ -91,7 +91,7 @@ class Quiescer:
             await self._let_go(held, Event.STOPPED)
             hint = "see the task's own log; the snapshot is tried again"
             return Failure(FailureKind.REFUSED, NOT_QUIESCED, refusal, hint)
-        if held.freezings:
+        if any(one.is_frozen for one in held.freezings):
             held.watch = asyncio.create_task(self._watch(held), name="nomad-freeze-limit")
         return held
 

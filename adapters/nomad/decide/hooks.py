@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapters.nomad.decide import claims, paths, settings
+from adapters.nomad.decide import claims, paths, quiesce_settings, settings
 from adapters.nomad.decide.claims import claimed as claimed
 from adapters.nomad.decide.settings import GroupSettings
 from bridge.model.snapshot import DeletionPolicy
@@ -108,7 +108,7 @@ def plan(cluster: str, job: Row, items: Mapping[str, str] | None = None, *, purg
     )
     if not found.asks:
         return found
-    problems = list(read.problems)
+    problems = [*read.problems, *quiesce_settings.problems(job, items)]
     choices = _choices(job, read.groups, problems)
     if job.get("Periodic") or job.get("ParameterizedJob") or job.get("ParentID"):
         problems.extend(_template_problems(choices))

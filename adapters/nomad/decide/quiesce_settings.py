@@ -71,6 +71,9 @@ def problems(job: Row, items: Mapping[str, str] | None = None) -> Iterator[str]:
     for group in job.get("TaskGroups") or ():
         for text in read(job, group, items).problems:
             yield f"group {group.get('Name')!r}: {text}"
+        for task in group.get("Tasks") or ():
+            for key in sorted(set(KEYS) & set(task.get("Meta") or {})):
+                yield f"{key} in the meta of task {task.get('Name')!r} is not read; move it to the group or the job"
 
 
 def _is_anothers(job: Row, group: Row, items: Mapping[str, str], task: str) -> bool:

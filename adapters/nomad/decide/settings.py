@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from adapters.nomad.decide import values
+from adapters.nomad.decide import quiesce_settings, values
 from bridge.model.snapshot import DeletionPolicy
 
 Row = Mapping[str, Any]
@@ -27,7 +27,7 @@ DELETION_POLICY = "snapbridge_deletion_policy"
 PARAMETERS = "snapbridge_parameters"
 POLICY = "snapbridge_policy"
 KNOWN = (VOLUMES, ON_DEPLOY, ON_STOP, ON_STOP_WAIT, DELETION_POLICY, PARAMETERS, POLICY)
-ELSEWHERE: tuple[str, ...] = ()
+ELSEWHERE: tuple[str, ...] = quiesce_settings.KEYS
 """Keys of ours that another module reads: they may stand in a job or group meta or in the variable."""
 
 _GROUP_LINE = "group."
