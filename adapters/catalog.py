@@ -31,8 +31,14 @@ async def _nomad(settings: Any, given: Surroundings) -> Joined:
 
     cluster = build(given.cluster, settings, secrets=given.secrets, carried=given.carried)
     cluster.hold_writers(given.book, given.clock)
-    resolvers = {"nomadVar": cluster.secrets}
-    return Joined(cluster, resolvers, cluster.authenticators(), cluster.problems, guard=cluster.guard)
+    return Joined(
+        cluster,
+        {"nomadVar": cluster.secrets},
+        cluster.authenticators(),
+        cluster.problems,
+        guard=cluster.guard,
+        workloads=cluster.workloads,
+    )
 
 
 JOIN: Mapping[str, Callable[[Any, Surroundings], Awaitable[Joined]]] = {

@@ -23,6 +23,7 @@ from adapters.nomad.sdk import reads
 from adapters.nomad.secrets import NomadSecrets
 from adapters.nomad.settings import Settings
 from adapters.nomad.volumes import NomadVolumes
+from adapters.nomad.workloads import NomadWorkloads
 from bridge.model.failure import InvalidError, UnavailableError
 from bridge.model.keys import Key
 from bridge.ports.clock import Clock
@@ -97,6 +98,11 @@ class NomadOrchestrator:
     @property
     def volumes(self) -> NomadVolumes:
         return self._volumes
+
+    @property
+    def workloads(self) -> NomadWorkloads:
+        """The jobs that use the volumes, for in-place reverts."""
+        return NomadWorkloads(self._client)
 
     @property
     def secrets(self) -> NomadSecrets:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from adapters.nomad import errors, wire
 from adapters.nomad.client import Answer, Client, part
 from adapters.nomad.errors import AnswerError
-from adapters.nomad.handles import Handles, read_volume
+from adapters.nomad.handles import Handles, VolumeId, read_volume
 from bridge.model.failure import ElsewhereError, Failure, FailureKind, UnavailableError
 from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
@@ -218,7 +218,10 @@ class ApiCalls:
         async def call() -> Outcome[None]:
             ids = await self._handles.of(self._plugin_id, handle, fresh=True)
             if not ids:
-                return await self._unregistered(handle, header)
+                passing = await self._register_to_delete(handle, header, secrets)
+                if not isinstance(passing, VolumeId):
+                    return passing
+                ids = (passing,)
             for volume_id in ids:
                 row = await read_volume(self._client, volume_id.namespace, volume_id.id)
                 if claims := wire.users(row):
@@ -247,8 +250,12 @@ class ApiCalls:
         rows = [wire.snapshot(row) for row in body.get("Snapshots") or ()]
         return Done((rows, str(body.get("NextToken") or "")))
 
-    async def _unregistered(self, handle: str, header: dict[str, str]) -> Outcome[None]:
-        """A handle that Nomad does not know. Gone from the plugin's own list, it is deleted; else we cannot."""
+    async def _register_to_delete(
+        self, handle: str, header: dict[str, str], secrets: SecretMap
+    ) -> VolumeId | Outcome[None]:
+        """A handle that Nomad does not know. Gone from the plugin's own list, it is deleted; else it is registered
+        under a passing id that nobody claims, because Nomad deletes only what is registered.
+        """
         token = ""
         for _ in range(_MOST_PAGES):
             query = {"plugin_id": self._plugin_id, "per_page": str(_PAGE)} | ({"next_token": token} if token else {})
@@ -261,10 +268,21 @@ class ApiCalls:
             token = str(body.get("NextToken") or "")
             if not token:
                 return Done(None)
-        return _refused(
-            "FAILED_PRECONDITION", f"the volume {handle!r} is not registered, so Nomad's API cannot delete it",
-            "register it under any id and try again",
-        )  # fmt: skip
+        passing = VolumeId(self._client.settings.made_namespace, wire.made_id(f"delete-{wire.short(handle)}"))
+        try:
+            await self._client.call(
+                "PUT", f"/v1/volume/csi/{part(passing.id)}", {"namespace": passing.namespace},
+                body={"Volumes": [wire.to_delete(passing.id, passing.namespace, self._plugin_id, handle, secrets)]},
+            )  # fmt: skip
+        except AnswerError as error:
+            failure = errors.classify(error.status, error.text)
+            return _refused(
+                "FAILED_PRECONDITION",
+                f"the volume {handle!r} is not registered, and could not be, so Nomad's API cannot delete it: "
+                f"{failure.message}",
+                "register it under any id and try again",
+            )
+        return passing
 
     async def _cannot(self, capability: Capability) -> Failure | None:
         """Why the plugin cannot do this: nothing healthy to ask, or a healthy controller without it (A5)."""

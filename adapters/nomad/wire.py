@@ -178,6 +178,26 @@ def places(segments: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
     return [{"Segments": dict(place)} for place in segments]
 
 
+def to_delete(
+    volume_id: str, namespace: str, plugin_id: str, handle: str, secrets: Mapping[str, str]
+) -> dict[str, Any]:
+    """The registration of a volume that is only to be deleted."""
+    return {
+        "ID": volume_id,
+        "Name": volume_id,
+        "Namespace": namespace,
+        "PluginID": plugin_id,
+        "ExternalID": handle,
+        "RequestedCapabilities": capability_rows((), VolumeMode.FILESYSTEM),
+        "Secrets": dict(secrets),
+    }
+
+
+def short(handle: str) -> str:
+    """A handle as a short word that any id may hold."""
+    return hashlib.sha256(handle.encode()).hexdigest()[:8]
+
+
 def made_id(name: str) -> str:
     """The id under which a volume is registered while it is being made."""
     return MADE_PREFIX + name
@@ -185,7 +205,7 @@ def made_id(name: str) -> str:
 
 def fresh_name(volume_id: str, handle: str) -> str:
     """The `Name` of a registration: no other handle's, so that a later create under it meets no old data."""
-    return f"{volume_id}-{hashlib.sha256(handle.encode()).hexdigest()[:8]}"
+    return f"{volume_id}-{short(handle)}"
 
 
 def secrets_header(secrets: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -117,6 +117,24 @@ class PolicyBody(Body):
     deletion_policy: fields.Policy
 
 
+class RevertBody(Body):
+    """A revert in place: the snapshot's data under the volume's own name. The old volume is kept."""
+
+    volume: fields.VolumeName = Field("", description="Only where the snapshot does not name its volume.")
+    also: list[fields.RequiredName] = Field(
+        [], max_length=32, description="Uids of further snapshots, of other volumes that go back together with it."
+    )
+    workload: fields.Name = Field("", description="Who uses the volume; only where it holds no claim now.")
+    version: fields.Name = Field("", description="The workload's version to start afterwards; empty: as it was.")
+    dry_run: bool = Field(False, description="Answer with the plan and change nothing.")
+
+
+class AcknowledgeBody(Body):
+    """What becomes of the volumes that a revert has kept."""
+
+    delete: bool = Field(False, description="Delete them; else they stay registered, and are yours.")
+
+
 class SnapshotQuery(Query):
     """Filters and paging of the snapshot list; an empty one is no condition."""
 

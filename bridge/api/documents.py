@@ -108,6 +108,24 @@ class AcceptedDocument(Document):
     operation: OperationDocument
 
 
+class RevertPlanDocument(Document):
+    """What a revert does, step by step."""
+
+    steps: list[str]
+    stops: str = Field(description="Who is stopped meanwhile; empty: nobody.")
+    downtime_seconds: float = Field(description="Roughly how long.")
+    keeps: list[str] = Field(description="Names under which the old volumes stay.")
+
+
+class RevertDocument(Document):
+    """A revert: its operation, or with `dryRun` its plan."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Revert"] = "Revert"
+    plan: RevertPlanDocument | None
+    operation: OperationDocument | None
+
+
 class VolumeDocument(Document):
     """One volume of one cluster."""
 

@@ -54,6 +54,20 @@ async def read_operation(call: Call[asks.WaitQuery, None]) -> Answer:
     return Answer(render.operation(found))
 
 
+@routes.add(
+    "POST",
+    "/v1/operations/{ref}/acknowledge",
+    answer=documents.OperationDocument,
+    body=asks.AcknowledgeBody,
+    status=202,
+    problems=(404, 409),
+)
+async def acknowledge(call: Call[asks.NoQuery, asks.AcknowledgeBody]) -> Answer:
+    """Say that a revert is good: its old volume needs no keeping any more; with `delete` it is deleted."""
+    operation = await call.desk.acknowledge(call.caller, call.ref, delete=call.body.delete)
+    return Answer(render.operation(operation), render.location(operation))
+
+
 async def ended(call: Call[Any, Any], found: Operation, seconds: float) -> Operation:
     """The operation once it is done. Problem: 424 when it has failed, 504 when the time is up, 429 for too many."""
     loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from bridge.model.node import Node
 from bridge.model.operation import Operation
 from bridge.model.pin import Pin
 from bridge.model.plugin import PluginDescription
+from bridge.model.revert import RevertPlan
 from bridge.model.view import ClusterView, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
@@ -88,6 +89,16 @@ def operation(value: Operation) -> documents.OperationDocument:
         ],
         failure=failure(value.failure),
         version=value.version,
+    )
+
+
+def revert_plan(value: RevertPlan) -> documents.RevertPlanDocument:
+    """What a revert would do."""
+    return documents.RevertPlanDocument(
+        steps=list(value.steps),
+        stops=value.stops,
+        downtime_seconds=value.downtime_seconds,
+        keeps=list(value.keeps),
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 from bridge.api import asks, documents, fields, inventory, new_volumes, operations, render, times
 from bridge.api.endpoint import Answer, Call, Endpoints
 from bridge.model.failure import DeniedError, InvalidError
+from bridge.model.revert import RevertDraft
 from bridge.model.secret import SecretRef, SnapshotSecrets
 from bridge.model.snapshot import DeletionPolicy
 from bridge.ports.desk import Desk
@@ -116,6 +117,28 @@ async def restore_snapshot(call: Call[asks.NoQuery, asks.RestoreBody]) -> Answer
     draft = new_volumes.draft(call.body)
     operation = await call.desk.restore_snapshot(call.caller, call.ref, draft, idempotency_key=call.idempotency_key)
     return Answer(render.operation(operation), render.location(operation))
+
+
+@routes.add(
+    "POST",
+    "/v1/snapshots/{ref}/revert",
+    answer=documents.RevertDocument,
+    body=asks.RevertBody,
+    status=202,
+    problems=(404,),
+    keyed=True,
+)
+async def revert_snapshot(call: Call[asks.NoQuery, asks.RevertBody]) -> Answer:
+    """Put a ready snapshot's data in place of its volume's, under the same name; the old volume is kept."""
+    body = call.body
+    draft = RevertDraft(body.volume, tuple(body.also), body.workload, body.version)
+    if body.dry_run:
+        plan = await call.desk.plan_revert(call.caller, call.ref, draft)
+        return Answer(documents.RevertDocument(plan=render.revert_plan(plan), operation=None))
+    operation = await call.desk.revert_snapshot(call.caller, call.ref, draft, idempotency_key=call.idempotency_key)
+    return Answer(
+        documents.RevertDocument(plan=None, operation=render.operation(operation)), render.location(operation)
+    )
 
 
 def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft:

@@ -31,6 +31,7 @@ from bridge.node.settings import AgentSettings
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
+from bridge.service.acknowledgements import Acknowledgements
 from bridge.service.catalogue import Catalogue as Snapshots
 from bridge.service.desk import FrontDesk
 from bridge.service.intake import HookIntake
@@ -38,6 +39,8 @@ from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane, lane
 from bridge.service.operations import CREATE, Operations
 from bridge.service.restores import Restores
+from bridge.service.revert_desk import RevertDesk
+from bridge.service.reverts import Reverts
 from bridge.service.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Service:
                 follow=joined.follow,
                 guard=joined.guard,
                 groups=joined.groups,
+                workloads=joined.workloads,
             )
 
     def _carried(self, driver: str) -> bool:
@@ -119,7 +123,7 @@ class Service:
             plugins=self.registry,
             clock=self.clock,
             writer=mint(),
-            busy=lambda key: self.restores.busy(key),
+            busy=lambda key: self.restores.busy(key) or self.reverts.busy(key),
             kept=self.keeper.sentence,
             started_at=self.clock.now(),
             made=self.keeper.made,
@@ -127,6 +131,8 @@ class Service:
         )
         snapshots = Snapshots(self.lanes, self.ledger)
         self.restores = Restores(self.lanes, snapshots, self.operations, self.tools)
+        self.reverts = Reverts(self.lanes, snapshots, self.operations, self.tools)
+        self.acknowledgements = Acknowledgements(self.lanes, self.ledger, self.operations, self.tools)
         self.runner = Runner(
             self.lanes,
             self.tools,
@@ -164,7 +170,20 @@ class Service:
             mint=mint,
             nodes=lambda: self.hub.nodes() if self.hub is not None else (),
             keeper=self.keeper,
+            reverts=self._revert_desk(),
             delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
+        )
+
+    def _revert_desk(self) -> RevertDesk:
+        return RevertDesk(
+            lanes=self.lanes,
+            book=self.ledger,
+            tools=self.tools,
+            catalogue=Snapshots(self.lanes, self.ledger),
+            operations=self.operations,
+            reverts=self.reverts,
+            acknowledgements=self.acknowledgements,
+            mint=mint,
         )
 
     def _count_step(self, key: Key, step: act.Action) -> None:
@@ -184,6 +203,8 @@ class Service:
         """What the supervisor keeps running."""
         found: dict[str, Task] = {"registry": self.registry.run, "runner": self.runner.run}
         found["restores"] = self.restores.run
+        found["reverts"] = self.reverts.run
+        found["acknowledgements"] = self.acknowledgements.run
         if self.hub is not None:
             found["hub"] = self.hub.run
         for name, joined in self.joined.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import completing, figures, options, output, progress, refs
+from bridge.cli import completing, exits, figures, options, output, progress, refs
 from bridge.cli.output import Column, Sheet
 
 Json = dict[str, Any]
@@ -130,6 +130,44 @@ def describe(client: Any, operation_id: str, form: str) -> None:
             ("Remedy", failure["hint"] if failure else ""),
         ]
     )
+
+
+@group.command("acknowledge", cls=options.Command)
+@click.argument("operation_id", metavar="ID", shell_complete=completing.operations)
+@click.option("--delete", "delete_old", is_flag=True, help="Delete the old volume that the revert has kept.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@options.waiting
+@options.printed
+@options.connected
+def acknowledge(
+    client: Any, operation_id: str, delete_old: bool, yes: bool, wait_seconds: float | None, form: str
+) -> None:
+    """Say that the revert ID is good.
+
+    Its old volume is yours from then on; with --delete it is deleted, if nothing uses it. Waits for that (10m).
+    """
+    from bridge.cli import follow
+
+    revert = client.get(refs.operation_path(operation_id))
+    if delete_old and not yes:
+        kept = revert["result"].get("kept", "the old volume")
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise exits.Stop(f"this deletes the data of {kept}", hint="give --yes", code=exits.USAGE)
+        click.confirm(f"Delete {kept} ({revert['result'].get('kept_handle')}) and its data?", abort=True, err=True)
+    operation = client.post(
+        refs.operation_path(revert["id"]) + "/acknowledge", {"delete": delete_old}, key=os.urandom(16).hex()
+    )
+    shown = progress.of(f"acknowledge {revert['target']}", quiet=form in ("json", "yaml"))
+    seconds = follow.DEFAULT_SECONDS if wait_seconds is None else wait_seconds
+    operation = follow.follow(client, operation, seconds=seconds, shown=shown)
+    follow.check(operation)
+    if form in ("json", "yaml"):
+        output.show_document(operation, form)
+    elif form == "name":
+        click.echo(operation["id"])
+    else:
+        what = "the old volume is deleted" if delete_old else f"{operation['result'].get('kept')} is yours to keep"
+        click.echo(f"revert {revert['id']} acknowledged; {what}")
 
 
 def _step_text(step: Json) -> str:

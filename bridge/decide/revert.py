@@ -9,6 +9,7 @@ goes on from there. Only what the journal holds is ever undone, and an old volum
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from bridge.decide import backoff
 from bridge.model.failure import Failure, FailureKind
@@ -221,7 +222,7 @@ def _make(seen: Observed, now: float) -> Step | None:
                 return Doom(Failure(FailureKind.REFUSED, "NOT_READY", f"the snapshot {swap.snapshot} is not ready"))
             return _gate(seen.plugins[swap.driver], doom=True) or _early(journal, now) or CreateVolume(at)
     for at, (swap, one) in enumerate(zip(journal.swaps, seen.swaps, strict=True)):
-        if not swap.kept:
+        if not swap.kept or (one.here == swap.old_handle and not one.kept):
             if one.here != swap.old_handle:
                 return Doom(_other(swap, one.here))
             if one.kept not in ("", swap.old_handle):
@@ -438,12 +439,12 @@ def fold_noted(journal: Journal, workload: Workload | None) -> Journal:
     return dataclasses.replace(_clean_slate(journal), noted=True, workload=workload)
 
 
-def fold_done(journal: Journal, step: Effect, handle: str = "") -> Journal:
-    """The journal after a step that was done."""
+def fold_done(journal: Journal, step: Effect, handle: str = "", context: Mapping[str, str] | None = None) -> Journal:
+    """The journal after a step that was done; `handle` and `context` are a new volume's."""
     clean = _clean_slate(journal)
     match step:
         case CreateVolume(at):
-            return _swapped(clean, at, new_handle=handle)
+            return _swapped(clean, at, new_handle=handle, context=dict(context or {}))
         case Keep(at):
             return _swapped(clean, at, kept=True)
         case Pause():

@@ -52,6 +52,12 @@ class InvalidError(BridgeError):
     code = "INVALID"
 
 
+class UnsupportedError(InvalidError):
+    """The cluster or the driver cannot do this at all."""
+
+    code = "UNSUPPORTED"
+
+
 class NotFoundError(BridgeError):
     """What was named does not exist."""
 

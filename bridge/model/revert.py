@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +49,11 @@ class Swap:
     """The name under which the old volume stays registered."""
     snapshot: str
     """Uid of the snapshot that the new volume is made from."""
+    secret: str = ""
+    """Reference of the secret of the volume's calls."""
     new_handle: str = ""
+    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the driver gave for the new volume."""
     unsure: bool = False
     """A CreateVolume may have taken effect without telling us its handle."""
     kept: bool = False

@@ -18,6 +18,7 @@ from bridge.ports.identity import Authenticator
 from bridge.ports.ledger import Book
 from bridge.ports.orchestrator import Follow, Orchestrator
 from bridge.ports.secrets import Secrets
+from bridge.ports.workloads import Workloads
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Joined:
     """Its group snapshots, where it has them."""
     guard: Guard | None = None
     """Holds writers still around a cut, where it can."""
+    workloads: Workloads | None = None
+    """What an in-place revert needs, where users of a volume can be stopped for a while."""
     follow: Follow = follow_nothing
     """For requests that another controller carries out."""
     delegations: Callable[[], Sequence[PluginDescription]] = tuple

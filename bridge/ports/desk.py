@@ -8,6 +8,7 @@ from typing import Protocol
 from bridge.model.node import Node
 from bridge.model.operation import Operation
 from bridge.model.plugin import PluginDescription
+from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy
 from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
@@ -69,6 +70,23 @@ class Desk(Protocol):
 
     async def clone_volume(self, caller: Caller, draft: CloneDraft, *, idempotency_key: str = "") -> Operation:
         """Make a new volume from one that exists and register it. InvalidError: its driver cannot clone."""
+        ...
+
+    async def plan_revert(self, caller: Caller, ref: str, draft: RevertDraft) -> RevertPlan:
+        """What a revert would do, in words. Changes nothing; refuses as the revert would."""
+        ...
+
+    async def revert_snapshot(
+        self, caller: Caller, ref: str, draft: RevertDraft, *, idempotency_key: str = ""
+    ) -> Operation:
+        """Put the snapshot's data in place of its volume's, under the same name. The old volume is kept.
+
+        UnsupportedError where the cluster cannot stop who uses the volume.
+        """
+        ...
+
+    async def acknowledge(self, caller: Caller, operation_id: str, *, delete: bool) -> Operation:
+        """A revert is good: its old volume needs no keeping any more, or (`delete`) is deleted."""
         ...
 
     async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from bridge.model.failure import ConflictError, InvalidError, NotFoundError, PinnedError
+from bridge.model.failure import ConflictError, InvalidError, NotFoundError, PinnedError, UnsupportedError
 from bridge.model.keys import Key
 from bridge.model.node import Node
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import PluginDescription
+from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy, Wish
 from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
@@ -23,6 +24,7 @@ from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane
 from bridge.service.making import Making, Means, digest
 from bridge.service.restores import Restores
+from bridge.service.revert_desk import RevertDesk
 from bridge.service.work import Tools
 
 
@@ -42,6 +44,7 @@ class FrontDesk:
         nodes: Callable[[], Sequence[Node]] = tuple,
         delegations: Callable[[], Sequence[PluginDescription]] = tuple,
         keeper: Keeper | None = None,
+        reverts: RevertDesk | None = None,
     ) -> None:
         self._lanes = lanes
         self._book = book
@@ -51,6 +54,7 @@ class FrontDesk:
         self._mint = mint
         self._nodes = nodes
         self._delegations = delegations
+        self._reverts = reverts
         self._keeper = keeper or Keeper(lanes, book, tools.clock)
         self._booking = Booking(book, tools, self._keeper)
         self._catalogue = catalogue.Catalogue(lanes, book)
@@ -195,6 +199,25 @@ class FrontDesk:
         stored = await self._making.abandon(found)
         await self._book.audit(found.target, "abandon", caller.name, {"operation": found.id})
         return stored
+
+    async def plan_revert(self, caller: Caller, ref: str, draft: RevertDraft) -> RevertPlan:
+        """What it would do."""
+        return await self._revert_desk().plan(caller, ref, draft)
+
+    async def revert_snapshot(
+        self, caller: Caller, ref: str, draft: RevertDraft, *, idempotency_key: str = ""
+    ) -> Operation:
+        """Put a snapshot's data in place."""
+        return await self._revert_desk().start(caller, ref, draft, idempotency_key=idempotency_key, claim=self._claim)
+
+    async def acknowledge(self, caller: Caller, operation_id: str, *, delete: bool) -> Operation:
+        """Let a revert's old volume go."""
+        return await self._revert_desk().acknowledge(caller, operation_id, delete=delete)
+
+    def _revert_desk(self) -> RevertDesk:
+        if self._reverts is None:
+            raise UnsupportedError("this service reverts nothing in place")
+        return self._reverts
 
     async def volumes(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[Volume]:
         """The volumes of one cluster or of all."""

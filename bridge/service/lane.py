@@ -14,6 +14,7 @@ from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Follow, Orchestrator, Requests
 from bridge.ports.plugin import PluginCalls, Plugins
 from bridge.ports.secrets import Secrets
+from bridge.ports.workloads import Workloads
 from bridge.service.booked import BookedRequests
 
 
@@ -37,6 +38,8 @@ class Lane:
     """Holds writers still around a cut, where the orchestrator can."""
     groups: GroupSide | None = None
     """Only where the orchestrator has group snapshots."""
+    workloads: Workloads | None = None
+    """Only where users of a volume can be stopped for a while."""
 
     def calls(self, plugins: Plugins, driver: str) -> PluginCalls | None:
         """The plugin to call now, under this cluster's fence: asked here, and once more when the call has its slot.
@@ -61,6 +64,7 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     follow: Follow = follow_nothing,
     guard: Guard | None = None,
     groups: GroupSide | None = None,
+    workloads: Workloads | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
     return Lane(
@@ -72,4 +76,5 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
         follow=follow,
         guard=guard,
         groups=groups,
+        workloads=workloads,
     )

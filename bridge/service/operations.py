@@ -15,6 +15,7 @@ from bridge.ports.guard import FREEZE, QUIESCE_UNAVAILABLE
 from bridge.ports.ledger import Book
 
 CREATE, DELETE, RESTORE, CLONE = "create", "delete", "restore", "clone"
+REVERT, ACKNOWLEDGE = "revert", "acknowledge"
 
 PASSING = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY", "SECRET_UNAVAILABLE", QUIESCE_UNAVAILABLE})
 """Refusals that end by themselves when a server comes back: the operation waits through them."""

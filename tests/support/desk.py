@@ -31,6 +31,7 @@ from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft
+from tests.support import desk_reverts
 
 DRIVER = "localdisk.snapbridge.io"
 STARTED_AT = 1_763_000_000.0
@@ -49,7 +50,7 @@ class _Plan:
     left: list[str]
 
 
-class MemoryDesk:
+class MemoryDesk(desk_reverts.Reverting):
     """Clusters `east` (all that the tests touch) and, on request, `west`."""
 
     def __init__(
@@ -380,15 +381,15 @@ class MemoryDesk:
             failure=failure,
             steps=(*operation.steps, step),
             updated_at=self.now,
-            result={"volume": operation.arguments.get("volume", ""), "handle": "vol-new"}
-            if operation.verb in ("restore", "clone") and state is OperationState.DONE
-            else {},
+            result=desk_reverts.result(operation) if state is OperationState.DONE else {},
             version=str(int(operation.version) + 1),
         )
         for place in [place for place in self._changed if place[1] == operation.id]:
             self._changed.pop(place).set()
 
     def _effect(self, operation: Operation, uid: str, name: str) -> None:
+        if operation.verb == "revert":
+            return
         if operation.verb in ("restore", "clone"):
             if name == RESTORE_STEPS[-1]:
                 new = operation.arguments["volume"]

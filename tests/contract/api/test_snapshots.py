@@ -132,6 +132,28 @@ async def test_restore_makes_a_volume(client, desk):
     assert "again" in {volume["name"] for volume in volumes["items"]}
 
 
+async def test_revert_answers_a_plan_or_an_operation_and_is_acknowledged_once(client, desk):
+    view = desk.add("good")
+    path = f"/v1/snapshots/{view.key.uid}/revert"
+    plan = await (await client.post(path, json={"dryRun": True})).json()
+    assert (plan["operation"], plan["plan"]["stops"], plan["plan"]["downtimeSeconds"]) == (
+        None,
+        "job web: group g (1)",
+        15.0,
+    )
+    answer = await client.post(path, json={})
+    assert answer.status == 202
+    body = await answer.json()
+    assert (body["plan"], answer.headers["Location"]) == (None, f"/v1/operations/{body['operation']['id']}")
+    ended = await _ended(client, body["operation"])
+    assert ended["result"]["kept"] == "db-before-5eed"
+    acknowledge = f"/v1/operations/{ended['id']}/acknowledge"
+    assert (await client.post(acknowledge, json={"delete": True})).status == 202
+    assert (await client.post(acknowledge, json={"delete": True})).status == 409
+    unready = desk.add("unready", ready=False)
+    assert (await client.post(f"/v1/snapshots/{unready.key.uid}/revert", json={})).status == 409
+
+
 async def test_a_restore_that_is_too_small_names_the_field_as_it_was_sent(client, desk):
     view = desk.add("good")
     answer = await client.post(f"/v1/snapshots/{view.key.uid}/restore", json={"name": "again", "capacityBytes": 1})

@@ -266,11 +266,17 @@ async def test_a_volume_in_use_is_never_deleted(
     assert "DeleteVolume" not in [name for name, _ in driver.calls]
 
 
-async def test_a_volume_that_is_not_registered_is_not_called_deleted(
-    client: Client, calls: ApiCalls, driver: HostPathDriver
+async def test_a_volume_that_is_not_registered_is_registered_to_be_deleted_or_not_called_deleted(
+    agent: FakeNomad, client: Client, calls: ApiCalls, driver: HostPathDriver
 ) -> None:
     handle = await make_volume(client, "data")
     await client.call("DELETE", "/v1/volume/csi/data")
+    agent.fail_next(
+        "PUT", "/v1/volume/csi/snapbridge-new-delete-*", text="rpc error: code = InvalidArgument desc = no"
+    )
     outcome = await calls.delete_volume(handle=handle, secrets={})
     assert (failure(outcome).kind, failure(outcome).code) == (REFUSED, "FAILED_PRECONDITION")
     assert handle in driver.volumes
+    assert isinstance(await calls.delete_volume(handle=handle, secrets={}), Done)
+    assert handle not in driver.volumes
+    assert (await client.get("/v1/volumes", {"type": "csi"})).data == []

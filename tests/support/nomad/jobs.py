@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CHILDREN = {"Dead": 0, "Pending": 0, "Running": 0}
 _VERBS = (
     "plan", "allocations", "evaluations", "versions", "deployment", "deployments", "summary", "scale", "dispatch",
-    "actions", "action", "periodic/force",
+    "revert", "actions", "action", "periodic/force",
 )  # fmt: skip
 _MAXIMUM_PAYLOAD_BYTES = 16384
 
@@ -340,6 +340,8 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     ("GET", "scale"): _scale_status,
     ("PUT", "scale"): submissions.scale,
     ("POST", "scale"): submissions.scale,
+    ("PUT", "revert"): submissions.revert,
+    ("POST", "revert"): submissions.revert,
     ("PUT", "plan"): _plan,
     ("POST", "plan"): _plan,
     ("PUT", "dispatch"): _dispatch,

@@ -93,11 +93,13 @@ def _enforce(known: Row | None, index: int) -> None:
 def _submit(agent: FakeNomad, job: Row, known: Row | None) -> tuple[Row | None, int]:
     """Store a version (a new one if the job differs) and evaluate it."""
     index = agent.state.commit("jobs", "evals")
+    # A job may be registered as stopped; not recorded; nomad/job_endpoint.go:doRegister keeps Stop as it is given.
     job.update(
-        SubmitTime=now_ns(), CreateIndex=index, ModifyIndex=index, JobModifyIndex=index, Status="pending", Stop=False
-    )
+        SubmitTime=now_ns(), CreateIndex=index, ModifyIndex=index, JobModifyIndex=index, Status="pending",
+        Stop=bool(job["Stop"]),
+    )  # fmt: skip
     if known is not None:
-        same = jobspec.same_work(known, job) and not known["Stop"]
+        same = jobspec.same_work(known, job) and not known["Stop"] and not job["Stop"]
         same = same and [g["Count"] for g in known["TaskGroups"]] == [g["Count"] for g in job["TaskGroups"]]
         job.update(CreateIndex=known["CreateIndex"], Version=known["Version"] + (not same), Status=known["Status"])
         if same:
@@ -156,6 +158,39 @@ async def stop(agent: FakeNomad, request: web.Request, job_id: str) -> web.Strea
     )  # fmt: skip
 
 
+async def revert(agent: FakeNomad, request: web.Request, job_id: str) -> web.StreamResponse:
+    """POST /v1/job/:id/revert"""
+    # not recorded; nomad/job_endpoint.go:538 (Job.Revert), command/agent/job_endpoint.go:804
+    body = await read_json(request)
+    if not body.get("JobID"):
+        raise Refusal(400, "JobID must be specified")
+    if body["JobID"] != job_id:
+        raise Refusal(400, "Job ID does not match")
+    agent.acl.require(request, acl.namespace("submit-job"))
+    namespace = request.query.get("namespace", "default")
+    versions = agent.state.jobs.get((namespace, job_id), [])
+    if not versions:
+        raise Refusal(500, f'job "{job_id}" not found')
+    current, wanted = versions[-1], body.get("JobVersion", 0)
+    if wanted == current["Version"]:
+        raise Refusal(500, "can't revert to current version")
+    found = next((row for row in versions if row["Version"] == wanted), None)
+    if found is None:
+        raise Refusal(500, f'job "{job_id}" in namespace "{namespace}" at version {wanted} not found')
+    prior = body.get("EnforcePriorVersion")
+    if prior is not None and prior != current["Version"]:
+        raise Refusal(500, f"Current job has version {current['Version']}; enforcing version {prior}")
+    job = copy.deepcopy(found)
+    job.update(VersionTag=None, Stable=False)
+    evaluation, index = _submit(agent, job, current)
+    return answer(
+        {"EvalCreateIndex": index if evaluation else 0, "EvalID": evaluation["ID"] if evaluation else "",
+         "Index": index, "JobModifyIndex": job["JobModifyIndex"], "KnownLeader": False, "LastContact": 0,
+         "NextToken": "", "Warnings": ""},
+        write_headers(index),
+    )  # fmt: skip
+
+
 async def scale(agent: FakeNomad, request: web.Request, job_id: str) -> web.StreamResponse:
     """POST /v1/job/:id/scale"""
     body = await read_json(request)
@@ -197,9 +232,9 @@ async def scale(agent: FakeNomad, request: web.Request, job_id: str) -> web.Stre
 def _check_scale(job: Row, group: Row, body: Row) -> None:
     wanted = body.get("JobModifyIndex") or 0
     if wanted and wanted != job["JobModifyIndex"]:
-        # not recorded; nomad.md 3.3 names the field, the text is that of register
+        # not recorded; nomad/job_endpoint.go:1068
         raise Refusal(
-            400,
+            500,
             f"Enforcing job modify index {wanted}: job exists with conflicting job modify index: "
             f"{job['JobModifyIndex']}",
         )
