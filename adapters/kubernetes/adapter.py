@@ -58,7 +58,7 @@ class Cluster:
     ) -> None:
         self.cluster = cluster
         self.client = client
-        self.world = World(settings.naming)
+        self.world = World(settings.naming, forget_owners=settings.forget_field_owners)
         self.ownership = Ownership(
             self.client,
             clock,

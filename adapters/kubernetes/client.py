@@ -28,6 +28,8 @@ MOST_RETRY_AFTER_SECONDS = 30.0
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
+_IDENTITY = ("namespace", "name", "uid", "resourceVersion")
+"""What a PUT of a status needs of the metadata; the server takes the rest from what it has."""
 
 
 class Client:
@@ -64,9 +66,14 @@ class Client:
     async def put(self, resource: Resource, body: Mapping[str, Any], *, status: bool = False) -> Object:
         """Replace an object, or its status. The resourceVersion in `body` is the precondition.
 
-        Leave managedFields out of `body`: the server then spends half the work on it.
+        Leave managedFields out of `body`: the server then spends half the work on it. Of a status only that is sent.
         """
         metadata = body["metadata"]
+        if status:
+            body = {
+                **{field: body[field] for field in ("apiVersion", "kind", "status") if field in body},
+                "metadata": {field: metadata[field] for field in _IDENTITY if field in metadata},
+            }
         path = resource.item(metadata.get("namespace", ""), metadata["name"])
         return await self._call("PUT", f"{path}/status" if status else path, body)
 

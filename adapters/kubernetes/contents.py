@@ -79,7 +79,7 @@ class Contents:
         status = shape.with_status(content, record, self._clock.now())
         if status is not None:
             answer = await self._writer.put(names.CONTENTS, status, status=True, own=True)
-            content = {**answer, "metadata": _without_managed_fields(answer["metadata"])}
+            content = self._world.trim_content(answer)
         if not record.note_open:
             content = await self._write_note(content, record)
         return dataclasses.replace(record, version=self._version(content))
@@ -127,8 +127,9 @@ class Contents:
                 await self._tell_orphan(facts, orphan)
                 return
         finalizers = [name for name in content["metadata"].get("finalizers") or () if name != names.CONTENT_FINALIZER]
-        metadata = {**_without_managed_fields(content["metadata"]), "finalizers": finalizers}
-        await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
+        content = self._world.trim_content(content)
+        content["metadata"]["finalizers"] = finalizers
+        await self._writer.put(names.CONTENTS, content)
         self._after_erase(key, content)
         await self._tell_orphan(facts, orphan)
 
@@ -196,7 +197,7 @@ class Contents:
         if len(str(noted["metadata"]["annotations"])) > 200_000:
             raise InvalidError("the note does not fit into annotations", hint="Shorten the class's parameters")
         answer = await self._writer.put(names.CONTENTS, noted, own=True)
-        return {**answer, "metadata": _without_managed_fields(answer["metadata"])}
+        return self._world.trim_content(answer)
 
     def _version(self, content: Object) -> str:
         version = str(content["metadata"]["resourceVersion"])
@@ -237,7 +238,3 @@ class Contents:
             for known in (self._noted, self._earlier):
                 known.discard(content_uid(before))
             self._memories.pop(content_uid(before), None)
-
-
-def _without_managed_fields(metadata: Object) -> Object:
-    return {field: value for field, value in metadata.items() if field != "managedFields"}

@@ -46,6 +46,9 @@ class Settings(pydantic.BaseModel):
     """How much of a uid, without its dashes, goes into such a name; -1 for all of it as it stands."""
     extra_create_metadata: bool = False
     """Tell the driver the names of a new snapshot's objects, as parameters of the create."""
+    forget_field_owners: bool = False
+    """With its next write of a VolumeSnapshot or a content have the API server forget which client wrote which field
+    (managedFields), unless somebody applies the object: keeping that list is a third of what a write costs it."""
 
     leader_election: bool = False
     """Act only while the leases that upstream uses are ours. Needed for more than one replica."""

@@ -6,7 +6,7 @@ we leave out would be lost. Claims and volumes are only patched, so only what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.kubernetes import names
@@ -25,6 +25,30 @@ def whole(item: Object) -> Object:
     """Everything but managedFields, in a new object."""
     metadata = {field: value for field, value in item["metadata"].items() if field != "managedFields"}
     return {**item, "metadata": metadata}
+
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def forgetting(keep: Callable[[Object], Object]) -> Callable[[Object], Object]:
+    """`keep`, and the next PUT has the server forget which client wrote which field (`managedFields: [{}]`).
+
+    Not of an object that somebody applies: there the list says which fields the applier may take away again.
+    """
+
+    def kept(item: Object) -> Object:
+        trimmed = keep(item)
+        if _only_updated(item["metadata"]):
+            trimmed["metadata"]["managedFields"] = [{}]
+        return trimmed
+
+    return kept
+
+
+def _only_updated(metadata: Object) -> bool:
+    owners = metadata.get("managedFields") or ()
+    applied = LAST_APPLIED in (metadata.get("annotations") or {})
+    return bool(owners) and not applied and all(owner.get("operation", "Update") == "Update" for owner in owners)
 
 
 def snapshot(item: Object) -> Object:

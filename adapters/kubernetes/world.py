@@ -31,18 +31,22 @@ STATIC = "content:"
 class World:
     """Everything the cluster told us. What it gives is shared: nobody may change it (see `cache.py`)."""
 
-    def __init__(self, naming: names.Naming | None = None, *, nodes: bool = False) -> None:
-        """`nodes`: also know the cluster's nodes."""
+    def __init__(
+        self, naming: names.Naming | None = None, *, nodes: bool = False, forget_owners: bool = False
+    ) -> None:
+        """`nodes`: also know the cluster's nodes. `forget_owners`: see `Settings.forget_field_owners`."""
         self.naming = naming or names.Naming()
+        self.trim_content = trim.forgetting(trim.whole) if forget_owners else trim.whole
+        """An answer about a content, as the cache keeps it."""
         self.snapshots = Cache(
-            trim.snapshot,
+            trim.forgetting(trim.snapshot) if forget_owners else trim.snapshot,
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
              "holding-claim": _holding_claim, "by-group": member.group_uids,
              "malformed": malformed(wellformed.snapshot)},
             shared=True,
         )  # fmt: skip
         self.contents = Cache(
-            trim.whole,
+            self.trim_content,
             {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": malformed(wellformed.content)},
             shared=True,
         )

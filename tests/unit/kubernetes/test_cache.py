@@ -217,3 +217,19 @@ def test_a_write_of_a_turn_wakes_others_and_not_the_turn_itself() -> None:
     woken.clear()
     world.contents.fold(o.content(metadata__resourceVersion="28"))
     assert sorted(woken) == sorted([o.UID, "waiting"])
+
+
+def test_field_owners_are_forgotten_on_demand_but_not_of_what_is_applied() -> None:
+    trimmed = trim.forgetting(trim.whole)
+    updated = {"manager": "somebody", "operation": "Update", "fieldsV1": {"f:spec": {}}}
+    created = o.snapshot(metadata__managedFields=[updated])
+    assert trimmed(created)["metadata"]["managedFields"] == [{}]
+    assert created["metadata"]["managedFields"] == [updated]
+    applied = o.snapshot(metadata__managedFields=[updated, {**updated, "operation": "Apply"}])
+    assert "managedFields" not in trimmed(applied)["metadata"]
+    notes = {trim.LAST_APPLIED: "{}"}
+    assert (
+        "managedFields"
+        not in trimmed(o.snapshot(metadata__managedFields=[updated], metadata__annotations=notes))["metadata"]
+    )
+    assert "managedFields" not in trimmed(o.snapshot())["metadata"]
