@@ -1,18 +1,21 @@
 """The way to one API server: configuration, TLS, credentials and the connection pool.
 
-kubernetes.aio reads the configuration; its request path is not used (it costs half as much again per call).
+A plain configuration is read by `access.py`, any other by kubernetes.aio. That one's request path is not used (it
+costs half as much again per call).
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import pathlib
+import ssl
 from typing import Any
 
 import aiohttp
 
-from adapters.kubernetes import wire
+from adapters.kubernetes import access, wire
 from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 
@@ -26,9 +29,12 @@ class Connection:
     """An open way to the API server. Close it with `close`."""
 
     host: str
-    configuration: Any
     proxy: str | None
-    _rest: Any
+    server_name: str | None
+    """The name that the server's certificate must have, where the configuration names another than the host."""
+    authorization: access.Authorization
+    """The header's value, refreshed where the configuration knows how."""
+    _tls: ssl.SSLContext
     _limit: int
     _session: aiohttp.ClientSession | None = None
     _pool: wire.Pool | None = None
@@ -41,7 +47,7 @@ class Connection:
         if self.proxy:
             return None
         if self._pool is None:
-            where = wire.place(self.host, self._rest.ssl_context, self.server_name)
+            where = wire.place(self.host, self._tls, self.server_name)
             self._pool = wire.Pool(where, limit=max(4, self._limit // 4), headers=_HEADERS)
         return self._pool
 
@@ -54,25 +60,13 @@ class Connection:
             raise failure.UnavailableError("the connection to the API server is closed")
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit, ssl=self._rest.ssl_context, keepalive_timeout=60),
+                connector=aiohttp.TCPConnector(limit=self._limit, ssl=self._tls, keepalive_timeout=60),
                 trust_env=False,
                 read_bufsize=_READ_BUFFER_BYTES,
                 # Not compressed: the way is short, and packing costs the server more than it saves.
                 headers={**_HEADERS, "Accept-Encoding": "identity"},
             )
         return self._session
-
-    @property
-    def server_name(self) -> str | None:
-        """The name that the server's certificate must have, where the configuration names another than the host."""
-        return self.configuration.tls_server_name or None
-
-    async def authorization(self) -> str:
-        """The header's value, refreshed where the configuration knows how."""
-        value = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if value:
-            return str(value)
-        return str(self.configuration.get_basic_auth_token()) if self.configuration.username else ""
 
     async def close(self) -> None:
         """Close the pool for good."""
@@ -84,54 +78,63 @@ class Connection:
         if self._pool is not None or self._session is not None:
             # TLS connections say goodbye on later turns of the loop.
             await asyncio.sleep(_GOODBYE_SECONDS)
-        await self._rest.close()
 
 
 async def open_connection(settings: Settings) -> Connection:
     """Read the configuration and open the pool. InvalidError names what is wrong with the configuration."""
-    from kubernetes.aio.client import configuration as configurations
-    from kubernetes.aio.client import rest
-
-    configuration = configurations.Configuration()
     try:
-        await _load(settings, configuration)
+        way = await _way(settings)
     except Exception as error:
         raise failure.InvalidError(
             f"the cluster's configuration cannot be used: {error}",
             field="kubeconfig",
             hint="Check kubeconfig, context and in_cluster of this cluster",
         ) from error
-    if settings.proxy:
-        configuration.proxy = settings.proxy
-    configuration.connection_pool_maxsize = settings.connections
-    client = rest.RESTClientObject(configuration)
     return Connection(
-        configuration.host.rstrip("/"), configuration, configuration.proxy, client, settings.connections
+        way.host, settings.proxy or way.proxy, way.server_name, way.authorization, way.tls, settings.connections
     )
 
 
-async def _load(settings: Settings, configuration: Any) -> None:
-    from kubernetes.aio import config
-    from kubernetes.aio.config import incluster_config
-
+async def _way(settings: Settings) -> access.Access:
     if settings.in_cluster:
-        place = pathlib.Path(settings.service_account_dir)
-        loader = incluster_config.InClusterConfigLoader(str(place / "token"), str(place / "ca.crt"))
-        loader.load_and_set(configuration)
-        return
+        return access.of_pod(pathlib.Path(settings.service_account_dir))
+    path = _file(settings)
+    plain = access.of_file(path, settings.context) if path is not None else None
+    return plain or await _by_library(path, settings.context)
+
+
+def _file(settings: Settings) -> pathlib.Path | None:
+    """The kubeconfig; None when several are named, or none is there."""
+    named = settings.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    path = pathlib.Path(named).expanduser()
+    if path.is_file():
+        return path
+    if settings.kubeconfig:
+        raise FileNotFoundError(f"{path} is not there")
+    return None
+
+
+async def _by_library(path: pathlib.Path | None, context: str) -> access.Access:
+    """What is not plain: credential plugins, OIDC, several files in one."""
+    from kubernetes.aio import config
+    from kubernetes.aio.client import configuration as configurations
+    from kubernetes.aio.client import rest
+
+    configuration = configurations.Configuration()
     loader = await config.load_kube_config(
-        config_file=_file(settings), context=settings.context or None, client_configuration=configuration
+        config_file=None if path is None else str(path), context=context or None, client_configuration=configuration
     )
     _keep_plugin_token_fresh(loader, configuration)
 
+    async def authorization() -> str:
+        value = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if value:
+            return str(value)
+        return str(configuration.get_basic_auth_token()) if configuration.username else ""
 
-def _file(settings: Settings) -> str | None:
-    if not settings.kubeconfig:
-        return None
-    path = pathlib.Path(settings.kubeconfig).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
-    return str(path)
+    tls = rest.RESTClientObject(configuration).ssl_context
+    name = configuration.tls_server_name or None
+    return access.Access(configuration.host.rstrip("/"), tls, authorization, name, configuration.proxy)
 
 
 def _keep_plugin_token_fresh(loader: Any, configuration: Any) -> None:

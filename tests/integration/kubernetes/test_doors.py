@@ -226,7 +226,11 @@ async def test_a_cluster_without_the_definitions_says_so_and_recovers(own_contro
 async def test_a_wrong_token_is_named(control_plane: ControlPlane, tmp_path: object) -> None:
     settings = Settings(kubeconfig=str(control_plane.kubeconfig))
     cluster = await adapter.build(settings, cluster="east", clock=stands.WallClock())
-    cluster.client._connection.configuration.api_key["BearerToken"] = "Bearer wrong"
+
+    async def wrong() -> str:
+        return "Bearer wrong"
+
+    cluster.client._connection.authorization = wrong
     run = asyncio.create_task(cluster.run(lambda _key: None, None, None), name="cluster")  # type: ignore[arg-type]
     try:
         for _ in range(100):
