@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from adapters.kubernetes import connection, election, member, names
+from adapters.kubernetes import connection, election, member, names, on_record
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.contents import Contents
 from adapters.kubernetes.decide.election import Scope
@@ -29,7 +29,9 @@ from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.volumes import ClaimedVolumes
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer, always
+from bridge.model.failure import NotSyncedError
 from bridge.model.keys import Key, group_key, snapshot_key
+from bridge.model.snapshot import OnRecord
 from bridge.ports.adapter import Joined
 from bridge.ports.clock import Clock
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
@@ -109,7 +111,14 @@ class Cluster:
             follow=self.delegation.follow,
             delegations=self.delegation.rows,
             groups=self.groups.side,
+            on_record=self.on_record,
         )
+
+    def on_record(self, driver: str) -> OnRecord:
+        """What the contents and group contents of this driver name, whoever made or acts on them."""
+        if not (self.world.synced and self.groups.world.synced):
+            raise NotSyncedError(f"cluster {self.cluster} is not read yet")
+        return on_record.of(driver, self.world.contents.all(), self.groups.world.contents.all())
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
         return self.election.acting(driver) if self.election is not None else always()

@@ -20,7 +20,7 @@ from bridge.model.failure import ElsewhereError, Failure, FailureKind, Unavailab
 from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Role, Route
-from bridge.model.snapshot import CutSnapshot
+from bridge.model.snapshot import CutPage, CutSnapshot
 from bridge.model.volume import MadeVolume, NewVolume
 from bridge.ports.plugin import SecretMap
 
@@ -161,6 +161,17 @@ class ApiCalls:
                 break
             token = following
         yield _unsure("BAD_ANSWER", f"the snapshot list of {self._plugin_id!r} does not end")
+
+    async def page_snapshots(self, *, token: str, limit: int, secrets: SecretMap) -> Outcome[CutPage]:
+        """One page of the plugin's list; Nomad hands the plugin's own token through."""
+        if (unable := await self._cannot(Capability.LIST_SNAPSHOTS)) is not None:
+            return Failed(unable)
+        header, trouble = wire.secrets_header(secrets)
+        if trouble:
+            return _refused("INVALID_ARGUMENT", trouble, "reach the plugin by its socket (route: socket)")
+        query = {"plugin_id": self._plugin_id, "per_page": str(limit)} | ({"next_token": token} if token else {})
+        page = await self._outcome(self._page(query, header), secrets)
+        return page if isinstance(page, Failed) else Done(CutPage(tuple(page.value[0]), page.value[1]))
 
     async def create_group(
         self, *, name: str, volume_handles: Sequence[str], parameters: Mapping[str, str], secrets: SecretMap

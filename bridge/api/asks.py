@@ -41,10 +41,7 @@ _NOT_GIVEN = {"maxLength": 0}
 _CUT_OR_ADOPT: dict[str, Any] = {
     "oneOf": [
         {"required": ["volume"], "properties": {"volume": _GIVEN, "adoptHandle": _NOT_GIVEN}},
-        {
-            "required": ["adoptHandle", "driver"],
-            "properties": {"adoptHandle": _GIVEN, "driver": _GIVEN, "volume": _NOT_GIVEN},
-        },
+        {"required": ["adoptHandle", "driver"], "properties": {"adoptHandle": _GIVEN, "driver": _GIVEN}},
     ]
 }
 
@@ -57,7 +54,7 @@ class SnapshotBody(Body):
     name: fields.RequiredName
     cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")
     namespace: fields.Name = DEFAULT_NAMESPACE
-    volume: fields.VolumeName = ""
+    volume: fields.VolumeName = Field("", description="To cut; with `adoptHandle` the one that it was cut from.")
     adopt_handle: fields.Text = Field("", description="The CSI snapshot_id of a snapshot that exists.")
     driver: fields.Name = ""
     deletion_policy: fields.Policy = "Delete"
@@ -152,6 +149,13 @@ class SnapshotQuery(Query):
     prefix: fields.Name = Field("", description="The start of the uid.")
     per_page: fields.PerPage = 100
     next_token: fields.Token = Field("", description="Of the last page.")
+
+
+class ForeignQuery(Query):
+    """Paging of what a plugin holds."""
+
+    per_page: fields.PerPage = 100
+    next_token: fields.Token = Field("", description="Of the last page: the plugin's own.")
 
 
 class DeleteQuery(Query):

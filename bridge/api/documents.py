@@ -212,6 +212,38 @@ class PluginListDocument(Listing):
     items: list[PluginDocument]
 
 
+class VolumeNameDocument(Document):
+    """Where a volume is registered."""
+
+    cluster: str
+    namespace: str
+    name: str
+
+
+class ForeignSnapshotDocument(Document):
+    """A snapshot that a plugin holds and nobody has on record. It can be adopted; it cannot be deleted."""
+
+    kind: Literal["ForeignSnapshot"] = "ForeignSnapshot"
+    driver: str
+    handle: str
+    source_handle: str
+    volumes: list[VolumeNameDocument] = Field(description="Registered volumes of that source handle.")
+    ready: bool
+    size_bytes: int | None
+    cut_at: Instant | None
+    group: str
+
+
+class ForeignListDocument(Listing):
+    """A page by the plugin's own token. Not `listable`: the plugin cannot list, and only records are known."""
+
+    kind: Literal["ForeignSnapshotList"] = "ForeignSnapshotList"
+    driver: str
+    listable: bool
+    message: str
+    items: list[ForeignSnapshotDocument]
+
+
 class NodeListDocument(Listing):
     kind: Literal["NodeList"] = "NodeList"
     items: list[NodeDocument]

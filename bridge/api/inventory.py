@@ -28,6 +28,28 @@ async def list_plugins(call: Call[asks.NoQuery, None]) -> Answer:
     )
 
 
+@routes.add(
+    "GET",
+    "/v1/plugins/{ref}/snapshots",
+    answer=documents.ForeignListDocument,
+    query=asks.ForeignQuery,
+    problems=(404,),
+)
+async def list_foreign_snapshots(call: Call[asks.ForeignQuery, None]) -> Answer:
+    """List what a driver's plugin holds and nobody has on record. One that cannot list is no error."""
+    query = call.query
+    page = await call.desk.foreign_snapshots(call.caller, call.ref, limit=query.per_page, token=query.next_token)
+    return Answer(
+        documents.ForeignListDocument(
+            driver=call.ref,
+            listable=page.listable,
+            message=page.message,
+            items=[render.foreign(one) for one in page.items],
+            next_token=page.next_token,
+        )
+    )
+
+
 @routes.add("GET", "/v1/nodes", answer=documents.NodeListDocument)
 async def list_nodes(call: Call[asks.NoQuery, None]) -> Answer:
     """List the node agents that are or were attached."""

@@ -88,6 +88,8 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 def _ref_text(endpoint: Endpoint) -> str:
     if endpoint.tag == "operations":
         return "The operation's id."
+    if endpoint.tag == "inventory":
+        return "The driver's name."
     prefix = "" if endpoint.method == "DELETE" else ", the start of it (four characters or more)"
     return f"The uid{prefix}, or CLUSTER/NAMESPACE/NAME (percent-encoded)."
 

@@ -11,7 +11,7 @@ from bridge.model.operation import Operation
 from bridge.model.pin import Pin
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertPlan
-from bridge.model.view import ClusterView, SnapshotView
+from bridge.model.view import ClusterView, ForeignSnapshot, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 
@@ -51,6 +51,23 @@ def snapshot(view: SnapshotView) -> documents.SnapshotDocument:
         parameters=dict(view.parameters),
         users={name: list(values) for name, values in view.users.items()},
         pins=[pin(one) for one in view.pins],
+    )
+
+
+def foreign(value: ForeignSnapshot) -> documents.ForeignSnapshotDocument:
+    """A snapshot that nobody has on record."""
+    return documents.ForeignSnapshotDocument(
+        driver=value.driver,
+        handle=value.cut.handle,
+        source_handle=value.cut.source_handle,
+        volumes=[
+            documents.VolumeNameDocument(cluster=one.cluster, namespace=one.namespace, name=one.name)
+            for one in value.volumes
+        ],
+        ready=value.cut.ready,
+        size_bytes=value.cut.size_bytes,
+        cut_at=times.from_ns(value.cut.cut_at_ns),
+        group=value.cut.group,
     )
 
 

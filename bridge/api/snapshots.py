@@ -142,7 +142,7 @@ async def revert_snapshot(call: Call[asks.NoQuery, asks.RevertBody]) -> Answer:
 
 
 def _draft(desk: Desk, caller: Caller, body: asks.SnapshotBody) -> SnapshotDraft:
-    if bool(body.volume) == bool(body.adopt_handle):
+    if not (body.volume or body.adopt_handle):
         raise InvalidError(
             "give either a volume to cut, or the handle of a snapshot to take over",
             field="volume",

@@ -101,6 +101,7 @@ class Service:
                 guard=joined.guard,
                 groups=joined.groups,
                 workloads=joined.workloads,
+                on_record=joined.on_record,
             )
 
     def _carried(self, driver: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import completing, exits, figures, options, output, refs
+from bridge.cli import completing, exits, figures, options, output, refs, snapshot_foreign
 from bridge.cli.output import Column, Sheet
 from bridge.cli.snapshot_keep import pin_text
 
@@ -80,12 +80,18 @@ SHEET = Sheet(
 @click.option("--node", "of_node", default="", metavar="NAME", help="… that were in use on this node.")
 @click.option("--used-by", type=options.Pair(), multiple=True, help="name=value of who had the volume; repeatable.")
 @click.option("-l", "--selector", type=options.Pair(), multiple=True, help="Label key=value; repeatable.")
+@click.option("--foreign", is_flag=True, help="What plugins hold and nobody has on record; with --driver, --cluster.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="At most so many [all].")
 @options.printed
 @options.connected
 def list_snapshots(client: Any, refs_: tuple[str, ...], form: str, limit: int, **given: Any) -> None:
     """List snapshots, newest first; or those that are named."""
     namespace = "" if given["all_namespaces"] else given["namespace"]
+    if given["foreign"]:
+        if refs_:
+            raise click.UsageError("--foreign lists what has no name here")
+        snapshot_foreign.show(client, driver=given["driver"], cluster=given["cluster"], limit=limit, form=form)
+        return
     if refs_:
         items = [refs.find(client, ref, cluster=given["cluster"], namespace=namespace) for ref in refs_]
     else:

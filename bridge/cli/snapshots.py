@@ -10,6 +10,7 @@ import click
 
 from bridge.cli import completing, exits, new_volume, options, output, progress, refs
 from bridge.cli.snapshot_delete import delete
+from bridge.cli.snapshot_foreign import adopt
 from bridge.cli.snapshot_keep import pin, set_policy, unpin
 from bridge.cli.snapshot_list import describe, list_snapshots
 from bridge.cli.snapshot_revert import revert
@@ -145,5 +146,5 @@ def _name_by_time(volume: str) -> str:
     return f"{volume}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 
-for command in (create, list_snapshots, describe, delete, restore, revert, pin, unpin, set_policy):
+for command in (create, list_snapshots, describe, delete, restore, revert, adopt, pin, unpin, set_policy):
     group.add_command(command)

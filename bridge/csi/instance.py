@@ -14,7 +14,7 @@ from bridge.model.failure import Failure
 from bridge.model.group import CutGroup
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, Route
-from bridge.model.snapshot import CutSnapshot
+from bridge.model.snapshot import CutPage, CutSnapshot
 from bridge.model.volume import MadeVolume, NewVolume
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from bridge.ports.plugin import SecretMap
@@ -103,6 +103,13 @@ class Instance:
         async with contextlib.aclosing(listing.every(self._client, volume_handle, secrets)) as found:
             async for outcome in found:
                 yield outcome
+
+    async def page_snapshots(self, *, token: str, limit: int, secrets: SecretMap) -> Outcome[CutPage]:
+        """See the port."""
+        lacking = self._lacking(Capability.LIST_SNAPSHOTS)
+        if lacking is not None:
+            return Failed(lacking)
+        return await listing.page(self._client, token, limit, secrets)
 
     async def create_group(
         self, *, name: str, volume_handles: Sequence[str], parameters: Mapping[str, str], secrets: SecretMap

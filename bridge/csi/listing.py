@@ -8,7 +8,7 @@ from bridge.csi import failures, methods, snapshots
 from bridge.csi.client import Client
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
-from bridge.model.snapshot import CutSnapshot
+from bridge.model.snapshot import CutPage, CutSnapshot
 from bridge.pb.csi.v1 import csi_pb2 as pb
 
 _VERB = "ListSnapshots"
@@ -32,6 +32,24 @@ async def find(client: Client, handle: str, secrets: Mapping[str, str]) -> Outco
     most = client.settings.most_handle_bytes
     cut = snapshots.cut_of(_VERB, entries[0].snapshot, most_handle_bytes=most, handle=handle)
     return Failed(cut) if isinstance(cut, Failure) else Done(cut)
+
+
+async def page(client: Client, token: str, limit: int, secrets: Mapping[str, str]) -> Outcome[CutPage]:
+    """One page, by the plugin's own token."""
+    request = pb.ListSnapshotsRequest(max_entries=limit, starting_token=token, secrets=dict(secrets))
+    outcome = await client.unary(methods.LIST_SNAPSHOTS, request)
+    if isinstance(outcome, Failed):
+        return outcome
+    following = outcome.value.next_token
+    if following and following == token:
+        return Failed(failures.bad_response(_VERB, f"its page token {token!r} leads back to itself"))
+    found: list[CutSnapshot] = []
+    for entry in outcome.value.entries:
+        cut = snapshots.cut_of(_VERB, entry.snapshot, most_handle_bytes=client.settings.most_handle_bytes)
+        if isinstance(cut, Failure):
+            return Failed(cut)
+        found.append(cut)
+    return Done(CutPage(tuple(found), following))
 
 
 async def every(

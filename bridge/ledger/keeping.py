@@ -15,7 +15,7 @@ from bridge.ledger.schema import pins as pins_table
 from bridge.model.failure import ConflictError, PinnedError
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
-from bridge.model.snapshot import Wish
+from bridge.model.snapshot import Record, Wish
 from bridge.model.volume import Origin
 from bridge.ports.ledger import Entry
 
@@ -84,6 +84,13 @@ def recorded(connection: sa.Connection, driver: str, handles: Sequence[str]) -> 
                 query = query.where(requests.c.state != "gone")
             found.update(connection.scalars(query))
     return frozenset(found)
+
+
+def open_sources(connection: sa.Connection, driver: str) -> frozenset[str]:
+    """Handles of volumes with an open note. A record with an open note has no handle yet, so few rows are read."""
+    query = sa.select(records.c.body).where(records.c.driver == driver, records.c.handle == "")
+    found = [codec.loads(Record, body) for body in connection.scalars(query)]
+    return frozenset(one.note.volume_handle for one in found if one.note_open and one.note is not None)
 
 
 def put_origin(connection: sa.Connection, origin: Origin) -> None:

@@ -115,6 +115,10 @@ class SqlLedger:
         """See ports.ledger.Book."""
         return await self._reader.run(lambda c: keeping.recorded(c, driver, handles))
 
+    async def open_sources(self, driver: str) -> frozenset[str]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: keeping.open_sources(c, driver))
+
     async def pin(self, pin: Pin) -> Pin:
         """See ports.ledger.Book."""
         return await self._writer.run(lambda c: keeping.pin(c, pin))

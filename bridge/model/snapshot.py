@@ -144,6 +144,23 @@ class CutSnapshot:
     group: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CutPage:
+    """One page of what a plugin holds, with the plugin's own token. An empty one ends the list."""
+
+    items: tuple[CutSnapshot, ...]
+    next_token: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What an orchestrator's own objects say of one driver's snapshots, whoever acts on them."""
+
+    handles: frozenset[str] = frozenset()
+    open_sources: frozenset[str] = frozenset()
+    """Handles of volumes with a create whose outcome is not known: a snapshot of one may be that create's."""
+
+
 class SnapshotState(enum.Enum):
     """One word for people and for filters."""
 

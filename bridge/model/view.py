@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
 from bridge.model.secret import NO_SECRET, SecretRef
-from bridge.model.snapshot import SnapshotStatus
-from bridge.model.volume import AccessMode, Segments, VolumeMode
+from bridge.model.snapshot import CutSnapshot, SnapshotStatus
+from bridge.model.volume import AccessMode, Segments, Volume, VolumeMode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,6 +40,27 @@ class SnapshotPage:
 
     items: tuple[SnapshotView, ...]
     next_token: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForeignSnapshot:
+    """A snapshot that a plugin holds and nobody has on record."""
+
+    driver: str
+    cut: CutSnapshot
+    volumes: tuple[Volume, ...] = ()
+    """The registered volumes that it was cut from."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForeignPage:
+    """One page of them, by the plugin's own token. An empty page need not be the last."""
+
+    items: tuple[ForeignSnapshot, ...] = ()
+    next_token: str = ""
+    listable: bool = True
+    """False where the plugin cannot list: then only what is on record is known."""
+    message: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

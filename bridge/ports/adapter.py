@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from bridge.model.keys import Key
 from bridge.model.plugin import PluginDescription
-from bridge.model.snapshot import Followed
+from bridge.model.snapshot import Followed, OnRecord
 from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.discovery import SocketFinder
@@ -36,6 +36,11 @@ class Surroundings:
     """Whether a node agent carries calls to a healthy plugin of the driver now."""
 
 
+def nothing_on_record(_driver: str) -> OnRecord:
+    """Its records are the service's own."""
+    return OnRecord()
+
+
 async def follow_nothing(_key: Key) -> Followed | None:
     """No other controller has a part in it."""
     return None
@@ -61,6 +66,8 @@ class Joined:
     """What an in-place revert needs, where users of a volume can be stopped for a while."""
     follow: Follow = follow_nothing
     """For requests that another controller carries out."""
+    on_record: Callable[[str], OnRecord] = nothing_on_record
+    """What its own objects say of a driver's snapshots. NotSyncedError before the first full list."""
     delegations: Callable[[], Sequence[PluginDescription]] = tuple
     """The drivers whose snapshots another controller makes for us, as rows of the plugin list."""
 

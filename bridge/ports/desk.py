@@ -10,7 +10,7 @@ from bridge.model.operation import Operation
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy
-from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import CloneDraft, ClusterView, ForeignPage, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -36,6 +36,13 @@ class Desk(Protocol):
 
     async def snapshots(self, caller: Caller, which: EntryFilter, *, limit: int, token: str) -> SnapshotPage:
         """A page of what the caller may see. A token that is not ours: InvalidError."""
+        ...
+
+    async def foreign_snapshots(self, caller: Caller, driver: str, *, limit: int, token: str) -> ForeignPage:
+        """A page of what the plugin of this driver holds and nobody has on record, by the plugin's own token.
+
+        A plugin that cannot list is no error: the page says so. One that is down is: UnavailableError.
+        """
         ...
 
     async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:

@@ -136,6 +136,10 @@ class Book(Protocol):
         """Which of these snapshots on the backend are on record here, cut or adopted, kept or on their way out."""
         ...
 
+    async def open_sources(self, driver: str) -> frozenset[str]:
+        """Handles of volumes with a create on record whose outcome is not known."""
+        ...
+
     async def pin(self, pin: Pin) -> Pin:
         """Keep it; the same owner's earlier pin is replaced. ConflictError when its deletion was asked for."""
         ...

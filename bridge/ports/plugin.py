@@ -16,7 +16,7 @@ from bridge.model.plugin import (
     PluginView,
     Route,
 )
-from bridge.model.snapshot import CutSnapshot
+from bridge.model.snapshot import CutPage, CutSnapshot
 from bridge.model.volume import MadeVolume, NewVolume
 
 SecretMap = Mapping[str, str]
@@ -64,6 +64,13 @@ class PluginCalls(Protocol):
 
     def list_snapshots(self, *, volume_handle: str = "", secrets: SecretMap) -> AsyncIterator[Outcome[CutSnapshot]]:
         """Every snapshot that the plugin holds, all pages; a Failed ends the iteration."""
+        ...
+
+    async def page_snapshots(self, *, token: str, limit: int, secrets: SecretMap) -> Outcome[CutPage]:
+        """One page of what the plugin holds, by its own token; it may take the limit for a hint.
+
+        A token that it does not know: Failed(…, "ABORTED" or "INVALID_ARGUMENT").
+        """
         ...
 
     async def create_group(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge.model.failure import ConflictError, InvalidError, NotFoundError, PinnedError, UnsupportedError
 from bridge.model.keys import Key
 from bridge.model.node import Node
-from bridge.model.operation import Operation, OperationState
+from bridge.model.operation import Operation, OperationState, Step
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy, Wish
-from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import CloneDraft, ClusterView, ForeignPage, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book, EntryFilter
@@ -20,6 +20,7 @@ from bridge.ports.orchestrator import SnapshotDraft, Wake
 from bridge.service import catalogue, permission
 from bridge.service import operations as ops
 from bridge.service.booking import Booking
+from bridge.service.foreign import Foreign
 from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane
 from bridge.service.making import Making, Means, digest
@@ -56,6 +57,7 @@ class FrontDesk:
         self._delegations = delegations
         self._reverts = reverts
         self._keeper = keeper or Keeper(lanes, book, tools.clock)
+        self._foreign = Foreign(lanes, book, tools.plugins)
         self._booking = Booking(book, tools, self._keeper)
         self._catalogue = catalogue.Catalogue(lanes, book)
         self._making = Making(Means(lanes, book, tools, operations, restores, mint), self._catalogue)
@@ -82,12 +84,13 @@ class FrontDesk:
         if known is not None:
             return known
         try:
+            unchecked = await self._foreign.look(lane, draft) if draft.adopt_handle and draft.driver else ""
             key = await self.book_snapshot(lane, dataclasses.replace(draft, uid=uid))
         except (InvalidError, NotFoundError, ConflictError):
             if idempotency_key and claimed == mine:  # refused: the corrected request may use the same key
                 await self._book.unclaim(f"create:{caller.name}", idempotency_key, mine)
             raise
-        operation = await self._start(operation_id, ops.CREATE, key, draft.namespace, caller)
+        operation = await self._start(operation_id, ops.CREATE, key, draft.namespace, caller, unchecked)
         await self._book.audit(str(key), "create", draft.asked_by, {"volume": draft.volume, "name": draft.name})
         self._wake(key)
         return await self._view(caller, key), operation
@@ -113,6 +116,10 @@ class FrontDesk:
         """A page of what the caller may see."""
         page = await self._catalogue.page(caller, which, limit=limit, token=token)
         return SnapshotPage(tuple(await self._keeper.with_pins(page.items)), page.next_token)
+
+    async def foreign_snapshots(self, caller: Caller, driver: str, *, limit: int, token: str) -> ForeignPage:
+        """A page of what a plugin holds and nobody has on record."""
+        return await self._foreign.page(caller, driver, limit=limit, token=token)
 
     async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
         """One snapshot."""
@@ -261,11 +268,23 @@ class FrontDesk:
         found = await self._keeper.with_pins([await self._catalogue.find(caller, key.uid, whole=True)])
         return found[0]
 
-    async def _start(self, operation_id: str, verb: str, key: Key, namespace: str, caller: Caller) -> Operation:
+    async def _start(
+        self, operation_id: str, verb: str, key: Key, namespace: str, caller: Caller, unchecked: str = ""
+    ) -> Operation:
         now = self._tools.clock.now()
-        running = OperationState.RUNNING
         return await self._operations.start(
-            Operation(operation_id, verb, key.cluster, namespace, str(key), running, now, now, caller.name)
+            Operation(
+                id=operation_id,
+                verb=verb,
+                cluster=key.cluster,
+                namespace=namespace,
+                target=str(key),
+                state=OperationState.RUNNING,
+                created_at=now,
+                updated_at=now,
+                asked_by=caller.name,
+                steps=(Step("unchecked", now, unchecked),) if unchecked else (),
+            )
         )
 
     async def _claim(self, caller: Caller, verb: str, idempotency_key: str, asked: object, result: str) -> str:

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Callable
 
 from bridge.model.failure import ElsewhereError
-from bridge.ports.adapter import follow_nothing
+from bridge.model.snapshot import OnRecord
+from bridge.ports.adapter import follow_nothing, nothing_on_record
 from bridge.ports.group import GroupSide
 from bridge.ports.guard import Guard
 from bridge.ports.ledger import Book, Ledger
@@ -40,6 +41,8 @@ class Lane:
     """Only where the orchestrator has group snapshots."""
     workloads: Workloads | None = None
     """Only where users of a volume can be stopped for a while."""
+    on_record: Callable[[str], OnRecord] = nothing_on_record
+    """What the orchestrator's own objects say of a driver's snapshots."""
 
     def calls(self, plugins: Plugins, driver: str) -> PluginCalls | None:
         """The plugin to call now, under this cluster's fence: asked here, and once more when the call has its slot.
@@ -65,6 +68,7 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     guard: Guard | None = None,
     groups: GroupSide | None = None,
     workloads: Workloads | None = None,
+    on_record: Callable[[str], OnRecord] = nothing_on_record,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
     return Lane(
@@ -77,4 +81,5 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
         guard=guard,
         groups=groups,
         workloads=workloads,
+        on_record=on_record,
     )

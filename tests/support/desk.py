@@ -26,7 +26,15 @@ from bridge.model.operation import Operation, OperationState, Step
 from bridge.model.pin import Pin
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, Route
 from bridge.model.snapshot import DeletionPolicy, SnapshotState, SnapshotStatus
-from bridge.model.view import CloneDraft, ClusterView, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import (
+    CloneDraft,
+    ClusterView,
+    ForeignPage,
+    ForeignSnapshot,
+    RestoreDraft,
+    SnapshotPage,
+    SnapshotView,
+)
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -68,6 +76,8 @@ class MemoryDesk(desk_reverts.Reverting):
         """Names of snapshots whose deletion is refused, and why."""
         self.calls: list[str] = []
         self.drafts: list[SnapshotDraft] = []
+        self.foreign: list[ForeignSnapshot] = []
+        """What the plugin of DRIVER holds and nobody has on record."""
         self.wishes: list[RestoreDraft | CloneDraft] = []
         """What restores and clones were asked for."""
         self._views: dict[str, SnapshotView] = {}
@@ -120,6 +130,16 @@ class MemoryDesk(desk_reverts.Reverting):
         found = [view for view in reversed(self._views.values()) if _matches(which, view) and _may(caller, view)]
         end = start + limit
         return SnapshotPage(tuple(found[start:end]), f"after-{end}" if end < len(found) else "")
+
+    async def foreign_snapshots(self, caller: Caller, driver: str, *, limit: int, token: str) -> ForeignPage:
+        self._enter("foreign_snapshots")
+        if driver != DRIVER:
+            return ForeignPage(listable=False, message=f"the plugin of driver {driver!r} cannot list: records only")
+        known = {draft.adopt_handle for draft in self.drafts}
+        found = [one for one in self.foreign if one.cut.handle not in known]
+        start = int(token.removeprefix("t") or 0)
+        end = start + limit
+        return ForeignPage(tuple(found[start:end]), f"t{end}" if end < len(found) else "")
 
     async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
         self._enter("snapshot")

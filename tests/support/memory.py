@@ -17,6 +17,7 @@ from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, InstanceId, PluginDescription, PluginView, Route
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import (
+    CutPage,
     CutSnapshot,
     DeletionPolicy,
     Record,
@@ -175,6 +176,7 @@ class MemoryPlugin:
         self.asked: list[NewVolume] = []
         """Every CreateVolume, repeats too."""
         self.groups: dict[str, StoredGroup] = {}
+        self.cannot_inspect = False
         self.secrets_seen: list[Mapping[str, str]] = []
         self.broken: list[str] = []
         self.allowed: Callable[[str], str] = lambda _what: ""
@@ -251,6 +253,8 @@ class MemoryPlugin:
         return late if late is not None else Done(None)
 
     async def inspect_snapshot(self, *, handle: str, secrets: Mapping[str, str]) -> Outcome[CutSnapshot]:
+        if self.cannot_inspect:
+            return Failed(Failure(FailureKind.REFUSED, "UNIMPLEMENTED", "neither GET_SNAPSHOT nor LIST_SNAPSHOTS"))
         fault = self._before("inspect")
         early = _early(fault)
         if early is not None:
@@ -266,6 +270,16 @@ class MemoryPlugin:
     ) -> AsyncIterator[Outcome[CutSnapshot]]:
         for stored in (*self.stored.values(), *self.by_hand.values()):
             yield Done(_facts(stored))
+
+    async def page_snapshots(self, *, token: str, limit: int, secrets: Mapping[str, str]) -> Outcome[CutPage]:
+        if Capability.LIST_SNAPSHOTS not in self.capabilities:
+            return Failed(Failure(FailureKind.REFUSED, "UNIMPLEMENTED", "no LIST_SNAPSHOTS"))
+        if token and not token.startswith("at-"):
+            return Failed(Failure(FailureKind.UNSURE, "ABORTED", "no such token"))
+        found = [_facts(stored) for stored in (*self.stored.values(), *self.by_hand.values())]
+        start = int(token.removeprefix("at-") or 0)
+        end = start + limit
+        return Done(CutPage(tuple(found[start:end]), f"at-{end}" if end < len(found) else ""))
 
     async def create_group(
         self,

@@ -37,7 +37,7 @@ def _problem(body, status):
         ({**GOOD, "labels": {str(n): "" for n in range(65)}}, "labels", "at most 64 entries"),
         ({**GOOD, "secrets": {"create": "hunter2"}}, "secrets.create", "not a secret reference"),
         ({**GOOD, "secrets": {"cretae": "env:X"}}, "secrets.cretae", "is not known here"),
-        ({**GOOD, "adoptHandle": "snap-1"}, "volume", "either"),
+        ({**GOOD, "adoptHandle": "snap-1"}, "driver", "needs its driver"),
         ({"name": "a"}, "volume", "either"),
         ({"name": "a", "adoptHandle": "snap-1"}, "driver", "needs its driver"),
     ],
