@@ -40,6 +40,7 @@ from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft
 from tests.support import desk_reverts
+from tests.support import desk_rules as rules
 
 DRIVER = "localdisk.snapbridge.io"
 STARTED_AT = 1_763_000_000.0
@@ -127,7 +128,9 @@ class MemoryDesk(desk_reverts.Reverting):
             if head != "after" or not (number.isascii() and number.isdecimal()) or len(number) > 9:
                 raise InvalidError("the page token is not one of ours", field="next_token", hint="start without one")
             start = int(number)
-        found = [view for view in reversed(self._views.values()) if _matches(which, view) and _may(caller, view)]
+        found = [
+            view for view in reversed(self._views.values()) if rules.matches(which, view) and rules.may(caller, view)
+        ]
         end = start + limit
         return SnapshotPage(tuple(found[start:end]), f"after-{end}" if end < len(found) else "")
 
@@ -444,7 +447,7 @@ class MemoryDesk(desk_reverts.Reverting):
             found = self._views.get(ref)
             if found is None and not whole:
                 found = self._by_prefix(ref)
-        if found is None or not _may(caller, found):
+        if found is None or not rules.may(caller, found):
             raise NotFoundError(f"there is no snapshot {ref!r}", hint="`snapbridge snapshot list` shows them")
         return found
 
@@ -480,25 +483,3 @@ def error_of(kind: type[BridgeError], code: str = "") -> BridgeError:
     if code:
         error.code = code
     return error
-
-
-def _matches(which: EntryFilter, view: SnapshotView) -> bool:
-    return (
-        which.cluster in ("", view.key.cluster)
-        and which.namespace in ("", view.namespace)
-        and which.volume in ("", view.volume)
-        and which.driver in ("", view.driver)
-        and (not which.states or view.status.state.value in which.states)
-        and all(view.labels.get(name) == value for name, value in which.labels.items())
-        and all(_like(view.users.get(name, ()), value) for name, value in which.users.items())
-        and view.key.uid.startswith(which.uid_prefix)
-    )
-
-
-def _like(known: Sequence[str], wanted: str) -> bool:
-    """A `*` at the end stands for any rest."""
-    return any(one.startswith(wanted[:-1]) if wanted.endswith("*") else one == wanted for one in known)
-
-
-def _may(caller: Caller, view: SnapshotView) -> bool:
-    return not caller.volumes or view.volume in caller.volumes
