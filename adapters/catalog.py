@@ -10,6 +10,7 @@ from bridge.ports.announce import Announcer
 from bridge.ports.clock import Clock
 from bridge.ports.commands import Commands
 from bridge.ports.discovery import SocketFinder
+from bridge.ports.leadership import Leadership
 from bridge.ports.role import Roles
 
 
@@ -29,7 +30,7 @@ async def _kubernetes(settings: Any, given: Surroundings) -> Joined:
 async def _nomad(settings: Any, given: Surroundings) -> Joined:
     from adapters.nomad.adapter import build
 
-    cluster = build(given.cluster, settings, secrets=given.secrets, carried=given.carried)
+    cluster = build(given.cluster, settings, secrets=given.secrets, carried=given.carried, fence=given.fence)
     cluster.hold_writers(given.book, given.clock)
     return Joined(
         cluster,
@@ -60,6 +61,16 @@ def _nomad_sockets(settings: Any, node: str) -> SocketFinder:
     return NodeSockets(settings, node)
 
 
+def _nomad_election(settings: Any) -> Leadership | None:
+    if settings.leadership is None:
+        return None
+    from adapters.nomad.client import Client
+    from adapters.nomad.leadership import VariableLock
+
+    return VariableLock(Client(settings), settings.leadership)
+
+
+ELECTIONS: Mapping[str, Callable[[Any], Leadership | None]] = {"nomad": _nomad_election}
 FINDERS: Mapping[str, Callable[[Any, str], SocketFinder]] = {"nomad": _nomad_sockets}
 ROLES: Mapping[str, Callable[[], Roles]] = {"kubernetes": _kubernetes_roles}
 
@@ -93,6 +104,10 @@ class Catalog:
     def finder(self, kind: str, settings: Any, node: str) -> SocketFinder:
         """KeyError for a kind that finds no sockets."""
         return FINDERS[kind](settings, node)
+
+    def leadership(self, kind: str, settings: Any) -> Leadership | None:
+        """See the port."""
+        return ELECTIONS[kind](settings) if kind in ELECTIONS else None
 
     def announcer(self, directory: str, clock: Clock) -> Announcer:
         """The kubelet's registration protocol."""

@@ -37,23 +37,28 @@ log = logging.getLogger(__name__)
 
 
 def build(
-    cluster: str, settings: Settings, *, secrets: Secrets, carried: Callable[[str], bool] = lambda _driver: False
+    cluster: str,
+    settings: Settings,
+    *,
+    secrets: Secrets,
+    carried: Callable[[str], bool] = lambda _driver: False,
+    fence: Callable[[], str] = lambda: "",
 ) -> NomadOrchestrator:
     """One cluster. `secrets` resolves every scheme that the config uses; it is called when a volume is registered.
-    `carried` tells whether a node agent has a healthy plugin of a driver.
+    `carried` tells whether a node agent has a healthy plugin of a driver, `fence` why nothing may be written now.
 
     Nothing is dialled before `run` or the first call.
     """
-    return NomadOrchestrator(cluster, settings, secrets, carried)
+    return NomadOrchestrator(cluster, Client(settings, fence=fence), secrets, carried)
 
 
 class NomadOrchestrator:
     """The `Orchestrator` port. Its requests and records are the service's own: Nomad keeps nothing of a snapshot."""
 
-    def __init__(self, cluster: str, settings: Settings, secrets: Secrets, carried: Callable[[str], bool]) -> None:
+    def __init__(self, cluster: str, client: Client, secrets: Secrets, carried: Callable[[str], bool]) -> None:
         self._cluster = cluster
-        self._settings = settings
-        self._client = Client(settings)
+        self._settings = settings = client.settings
+        self._client = client
         self._reads = reads(settings, self._client)
         self._handles = Handles(self._client)
         self._volumes = NomadVolumes(cluster, self._client, self._handles, secrets)

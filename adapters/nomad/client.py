@@ -89,8 +89,12 @@ async def outlast_election(read: Callable[[], Awaitable[T]]) -> T:
 class Client:
     """Calls one agent. Safe to use from many tasks; close it at the end."""
 
-    def __init__(self, settings: Settings, token: Token | None = None) -> None:
+    def __init__(
+        self, settings: Settings, token: Token | None = None, *, fence: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`fence` tells why nothing may be written at this moment; it is asked right before each write."""
         self.settings = settings
+        self._fence = fence
         self.token = token or Token(settings.token_file, settings.token_env)
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
@@ -152,6 +156,8 @@ class Client:
         """One call. The path is quoted already. A 403 is tried once more if the token has changed; a read outlives
         a change of leader that takes no longer than a few seconds."""
         seconds = timeout_seconds or self.settings.request_timeout_seconds
+        if method != "GET" and (reason := self._fence()):
+            raise UnavailableError(f"{method} {path} was not sent: {reason}", hint="the leader does it")
 
         async def once() -> Answer:
             return await self._signed(method, path, query, body=body, headers=headers, seconds=seconds)

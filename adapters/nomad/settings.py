@@ -122,6 +122,25 @@ class HookSettings(_Strict):
         return link.rstrip("/")
 
 
+class LeadershipSettings(_Strict):
+    """One of several replicas acts: the one that holds the lock on a variable."""
+
+    variable: str = pydantic.Field(default="snapbridge/leader", pattern=r"^[a-zA-Z0-9_~/-]{1,128}$")
+    namespace: str = "default"
+    ttl_seconds: int = pydantic.Field(default=15, ge=10, le=600)
+    """How long a leader that is silent keeps the lock at least; the next one leads after twice that and the delay."""
+    delay_seconds: int = pydantic.Field(default=1, ge=1, le=600)
+    address: str = ""
+    """The address of this replica's API, for whoever asks another replica: `http://10.0.0.1:7717`."""
+
+    @pydantic.field_validator("address")
+    @classmethod
+    def _web_address(cls, address: str) -> str:
+        if address and not re.fullmatch(r"https?://[^\s?#]+", address):
+            raise ValueError(f"{address[:200]!r} is no address: it begins with http:// or https:// and has no query")
+        return address.rstrip("/")
+
+
 class Connection(_Strict):
     """How to reach an agent."""
 
@@ -209,6 +228,8 @@ class Settings(Connection):
     call that may still be under way there."""
     plugins: dict[str, PluginSettings] = {}
     hooks: HookSettings = HookSettings()
+    leadership: LeadershipSettings | None = None
+    """Given where several replicas of the service run; they share one ledger."""
     identity: IdentitySettings = IdentitySettings()
     resync_seconds: float = pydantic.Field(default=180.0, ge=1, le=86400)
     """How often the jobs are listed although no event came."""

@@ -75,9 +75,9 @@ def _run(work: Coroutine[None, None, None]) -> int:
 
 
 async def _serve(settings: config.Config, catalogue: Catalogue) -> None:
-    from bridge.app import wiring
+    from bridge.app import replica
 
-    await wiring.run(settings, catalogue, _stopped_by_signals())
+    await replica.serve_alone_or_in_turn(settings, catalogue, _stopped_by_signals())
 
 
 async def _node(document: node_config.NodeDocument, settings: AgentSettings, catalogue: Catalogue) -> None:

@@ -66,7 +66,15 @@ def mint() -> str:
 class Service:
     """All parts of one running service."""
 
-    def __init__(self, settings: config.Config, ledger: SqlLedger, registry: Registry, clock: WallClock) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        ledger: SqlLedger,
+        registry: Registry,
+        clock: WallClock,
+        fence: Callable[[], str],
+    ) -> None:
+        self.fence = fence
         self.settings = settings
         self.ledger = ledger
         self.registry = registry
@@ -87,6 +95,7 @@ class Service:
                 self.clock,
                 serves=lambda driver: self.registry.view(driver).known,
                 carried=self._carried,
+                fence=self.fence,
             )
             joined = await catalogue.join(cluster.kind, cluster.settings, surroundings)
             self.joined[cluster.name] = joined
@@ -96,7 +105,7 @@ class Service:
                 self.ledger,
                 self.ledger,
                 chain,
-                fence=joined.fence,
+                fence=functools.partial(_first_reason, self.fence, joined.fence),
                 follow=joined.follow,
                 guard=joined.guard,
                 groups=joined.groups,
@@ -255,13 +264,19 @@ class Service:
         await self.runner.drain(self.settings.service.shutdown_timeout)
 
 
+def _first_reason(whole: Callable[[], str], one: Callable[[str], str], driver: str) -> str:
+    return whole() or one(driver)
+
+
 @contextlib.asynccontextmanager
-async def assembled(settings: config.Config, catalogue: Catalogue) -> AsyncIterator[Service]:
-    """A service whose parts are joined; nothing runs yet."""
+async def assembled(
+    settings: config.Config, catalogue: Catalogue, fence: Callable[[], str] = lambda: ""
+) -> AsyncIterator[Service]:
+    """A service whose parts are joined; nothing runs yet. `fence` tells why it may not act at this very moment."""
     clock = WallClock()
     tracer = Tracer()
     async with open_ledger(settings.service.ledger_url, clock) as ledger:
-        service = Service(settings, ledger, Registry(settings.csi.settings(), clock, tracer), clock)
+        service = Service(settings, ledger, Registry(settings.csi.settings(), clock, tracer), clock, fence)
         tracer.listen(service.meter.call_ended)
         await service.join(catalogue)
         service.assemble()

@@ -15,6 +15,7 @@ from bridge.ports.discovery import SocketFinder
 from bridge.ports.group import GroupSide
 from bridge.ports.guard import Guard
 from bridge.ports.identity import Authenticator
+from bridge.ports.leadership import Leadership
 from bridge.ports.ledger import Book
 from bridge.ports.orchestrator import Follow, Orchestrator
 from bridge.ports.secrets import Secrets
@@ -34,6 +35,8 @@ class Surroundings:
     """Whether this process holds a plugin of the driver."""
     carried: Callable[[str], bool] = lambda _driver: False
     """Whether a node agent carries calls to a healthy plugin of the driver now."""
+    fence: Callable[[], str] = lambda: ""
+    """Why this process may write nothing at this very moment (another replica leads); empty when it may."""
 
 
 def nothing_on_record(_driver: str) -> OnRecord:
@@ -89,6 +92,10 @@ class Catalogue(Protocol):
 
     def finder(self, kind: str, settings: Any, node: str) -> SocketFinder:
         """What finds the sockets of one orchestrator's plugins on this host, which is the node of this name."""
+        ...
+
+    def leadership(self, kind: str, settings: Any) -> Leadership | None:
+        """The election that this cluster holds for the replicas of the service; None where it holds none."""
         ...
 
     async def join(self, kind: str, settings: Any, surroundings: Surroundings) -> Joined:

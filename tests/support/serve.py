@@ -90,9 +90,15 @@ class Serve:
 
 
 def service(
-    *, clusters: list[Mapping[str, Any]], plugins: list[Mapping[str, Any]], folder: Path | None = None, **more: Any
+    *,
+    clusters: list[Mapping[str, Any]],
+    plugins: list[Mapping[str, Any]],
+    folder: Path | None = None,
+    probe: str = "/readyz",
+    **more: Any,
 ) -> Serve:
-    """A service that is not started yet. `more` are further sections of the config."""
+    """A service that is not started yet. `more` are further sections of the config. It counts as started when `probe`
+    answers 200."""
     folder = folder or paths.fresh("serve")
     folder.mkdir(parents=True, exist_ok=True)
     port = ports.free()
@@ -109,7 +115,7 @@ def service(
 
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=2) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError:
             return False

@@ -38,6 +38,7 @@ def test_there_are_samples() -> None:
         "node.nomad.hcl",
         "poststop-hook.nomad.hcl",
         "prestart-hook.nomad.hcl",
+        "snapbridge-ha.nomad.hcl",
         "snapbridge.nomad.hcl",
         "web.nomad.hcl",
     ]

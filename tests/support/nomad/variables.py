@@ -167,7 +167,9 @@ def _expire(agent: FakeNomad, request: web.Request, path: str) -> None:
 
 async def _put(agent: FakeNomad, request: web.Request, path: str) -> web.StreamResponse:
     body = await read_json(request)
-    operations = [name for name in _OPERATIONS if name in request.query]
+    operations = [name for name in _OPERATIONS if name in request.query and _knows_locks(agent)]
+    if not _knows_locks(agent):
+        body.pop("Lock", None)
     if len(operations) > 1:
         raise Refusal(400, "multiple lock operations")
     if operations and "cas" in request.query:
@@ -184,6 +186,12 @@ async def _put(agent: FakeNomad, request: web.Request, path: str) -> web.StreamR
     if operations:
         return _acquire(agent, request, path, items, body.get("Lock") or {})
     return _plain(agent, request, path, items, body.get("Lock"))
+
+
+def _knows_locks(agent: FakeNomad) -> bool:
+    # not recorded; before 1.7 the query's words and the body's Lock are unknown, so ignored (nomad.md 3.6)
+    major, minor = agent.settings.version.split(".")[:2]
+    return (int(major), int(minor)) >= (1, 7)
 
 
 def _check(agent: FakeNomad, request: web.Request, path: str, items: dict[str, str]) -> None:
