@@ -121,8 +121,8 @@ class RevertBody(Body):
     also: list[fields.RequiredName] = Field(
         [], max_length=32, description="Uids of further snapshots, of other volumes that go back together with it."
     )
-    workload: fields.Name = Field("", description="Who uses the volume; only where it holds no claim now.")
-    version: fields.Name = Field("", description="The workload's version to start afterwards; empty: as it was.")
+    workload: fields.Text = Field("", description="Who uses the volume; only where it holds no claim now.")
+    version: fields.Text = Field("", description="The workload's version to start afterwards; empty: as it was.")
     dry_run: bool = Field(False, description="Answer with the plan and change nothing.")
 
 

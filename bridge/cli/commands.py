@@ -16,7 +16,11 @@ from bridge.cli import connection, options, output
 from bridge.ports import commands as port
 
 SUMMARIES: Mapping[str, Mapping[str, str]] = {
-    "nomad": {"hook": "Snapshots of a job's volumes, asked for by the job's own tasks."},
+    "nomad": {
+        "run": "Snapshot a job's volumes, then register its new version.",
+        "undo": "Take a job back to its previous version, with the data of that time.",
+        "hook": "Snapshots of a job's volumes, asked for by the job's own tasks.",
+    },
 }
 """Orchestrator -> the names of its commands, with one line each."""
 SHORT: Mapping[str, tuple[str, str]] = {"hook": ("nomad", "hook")}

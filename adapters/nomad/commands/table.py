@@ -12,6 +12,8 @@ from typing import cast
 from bridge.ports.commands import Command
 
 MODULES: Mapping[str, tuple[str, str]] = {
+    "run": ("adapters.nomad.commands.run", "Snapshot a job's volumes, then register its new version."),
+    "undo": ("adapters.nomad.commands.undo", "Take a job back to its previous version, with the data of that time."),
     "hook": ("adapters.nomad.commands.hook", "Snapshots of a job's volumes, asked for by the job's own tasks."),
 }
 """Name -> (module with COMMAND, summary)."""

@@ -179,8 +179,11 @@ def _downtime(groups: Sequence[Row]) -> float:
     return (kill + delay) / SECOND_NS + START_SECONDS
 
 
-def version(rows: Sequence[Row], job: str, wanted: str) -> Row:
-    """The version that was asked for. InvalidError, NotFoundError."""
+def version(rows: Sequence[Row], job: str, asked: str) -> Row:
+    """The version that was asked for: `7`, or `7@CREATEINDEX`. InvalidError, NotFoundError, ConflictError."""
+    wanted, _, created = asked.partition("@")
+    if created and any(str(row["CreateIndex"]) != created for row in rows):
+        raise ConflictError(f"the job {job!r} was purged and made anew since; its versions are others now")
     if not wanted.isascii() or not wanted.isdecimal():
         raise InvalidError(f"{wanted!r} is no version of a job", field="version", hint="a number, as Nomad shows it")
     for row in rows:
