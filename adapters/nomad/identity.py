@@ -76,6 +76,10 @@ class WorkloadIdentities:
             raise DeniedError(f"the workload identity has no {error.claim!r}", hint="give it a ttl") from None
         except jwt.PyJWTError as error:
             raise DeniedError(f"the workload identity is not good: {error}") from None
+        if str(claims.get("sub") or "").endswith(":default"):
+            # Every task has it, whoever wrote its audience: having one says nothing of a wish to call us.
+            hint = f'give the task an identity block of its own: name = "snapbridge", aud = ["{settings.audience}"]'
+            raise DeniedError("Nomad's default identity is not accepted", hint=hint)
         return claims
 
     async def _allocation(self, claims: Claims) -> Mapping[str, Any]:

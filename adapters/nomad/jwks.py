@@ -1,6 +1,6 @@
 """The cluster's public keys for workload identities: fetched, kept, fetched again for an unknown key id.
 
-It must not fetch at the pace of callers: an unknown key id costs at most one fetch in a while.
+It must not fetch at the pace of callers: an unknown key id costs at most one fetch in a while, a failure too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Keys:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched = float("-inf")
         self._fetching = asyncio.Lock()
+        self._failed = float("-inf")
+        self._failure = ""
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
         """The key, or None when the cluster does not have it. UnavailableError when that cannot be known now."""
@@ -43,10 +45,18 @@ class Keys:
         async with self._fetching:
             if time.monotonic() - self._fetched < age:
                 return  # somebody else has just done it
+            if time.monotonic() - self._failed < self._least_seconds:
+                raise UnavailableError(self._failure)
             try:
                 answer = await self._client.get("/.well-known/jwks.json")
-            except AnswerError as error:
-                raise UnavailableError(str(errors.as_error(error, "read the cluster's public keys"))) from None
+            except (AnswerError, UnavailableError) as error:
+                self._failed = time.monotonic()
+                self._failure = str(
+                    errors.as_error(error, "read the cluster's public keys")
+                    if isinstance(error, AnswerError)
+                    else error
+                )
+                raise UnavailableError(self._failure) from None
             found: dict[str, jwt.PyJWK] = {}
             for row in (answer.data or {}).get("keys") or ():
                 try:

@@ -41,7 +41,9 @@ class Writers:
         found = Wanted()
         rows: dict[str, Row] = {}
         for request in requests:
-            if isinstance(request.source, VolumeSource) and request.volume:
+            if "/" in request.volume:
+                found.why = f"Nomad cannot be asked who uses {request.volume!r}: its id holds a slash"
+            elif isinstance(request.source, VolumeSource) and request.volume:
                 for allocation_id in await self._claims(request.namespace, request.volume):
                     if allocation_id not in rows:
                         rows[allocation_id] = await self._read(f"/v1/allocation/{part(allocation_id)}") or {}
@@ -52,7 +54,7 @@ class Writers:
         return found
 
     async def _claims(self, namespace: str, volume: str) -> Sequence[str]:
-        """The allocations that run and claim the volume. One whose id holds a slash cannot be asked for."""
+        """The allocations that run and claim the volume."""
         row = await self._read(f"/v1/volume/csi/{part(volume)}", {"namespace": namespace})
         stubs = (row or {}).get("Allocations") or ()
         return [str(stub["ID"]) for stub in stubs if stub.get("ClientStatus") == "running"]

@@ -5,6 +5,7 @@ namespace "*" {
     "list-jobs", "read-job",              # hooks in job files; the event stream wants them in every namespace
     "csi-list-volume", "csi-read-volume", # what volumes there are
     "csi-write-volume",                   # snapshots through Nomad's API; registering a restored volume
+    "alloc-exec",                         # quiesce and thaw in tasks (raw_exec tasks: "alloc-node-exec" too)
   ]
 
   variables {

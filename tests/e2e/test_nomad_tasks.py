@@ -52,6 +52,12 @@ async def log_of(world: World, allocation: str, task: str) -> str:
     return "\n".join(found)
 
 
+async def runs(world: World, allocation: str, task: str) -> bool:
+    """Whether the task has started and not ended. A task that is stopped while it is set up takes its time."""
+    states = (await world.client.get(f"/v1/allocation/{allocation}")).data["TaskStates"] or {}
+    return bool(states.get(task, {}).get("State") == "running")
+
+
 async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> None:
     name, job = place_of.fresh("own"), place_of.fresh("task")
     await place_of.volume(name)
@@ -65,8 +71,9 @@ async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> N
         assert (made["labels"]["job"], made["deletionPolicy"]) == (job, "Delete")
         assert made["labels"]["allocation"] == allocation["ID"]
         assert f"snapshot {made['name']} of {name} is ready" in await log_of(place_of, allocation["ID"], "before")
+        await eventually(lambda: runs(place_of, allocation["ID"], "main"), "the main task runs", 60)
         await place_of.client.call("DELETE", f"/v1/job/{job}")
-        await place_of.allocation(job, "complete")
+        await place_of.allocation(job, "complete", 120)
         found = await until_rows(service, "snapshot", 2, volume=name, ready=True)
         (last,) = [row for row in found if row["uid"] != made["uid"]]
         assert last["name"] == f"{job}-{name}-final-{allocation['ID'][:8]}"

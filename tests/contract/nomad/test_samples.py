@@ -10,7 +10,7 @@ import pytest
 
 from adapters.nomad.adapter import build
 from adapters.nomad.client import Client
-from adapters.nomad.decide import hooks
+from adapters.nomad.decide import hooks, quiesce_settings
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings
 from bridge.model.outcome import Done
@@ -38,6 +38,7 @@ def test_there_are_samples() -> None:
         "node.nomad.hcl",
         "poststop-hook.nomad.hcl",
         "prestart-hook.nomad.hcl",
+        "quiesce.nomad.hcl",
         "snapbridge-ha.nomad.hcl",
         "snapbridge.nomad.hcl",
         "web.nomad.hcl",
@@ -156,3 +157,16 @@ async def test_the_sample_policy_is_enough_and_no_more(guarded: tuple[World, str
             await own.call(method, forbidden, body=body)
         assert caught.value.status == 403, forbidden
     await own.close()
+
+
+async def test_the_quiesce_sample_can_be_held_still_in_both_ways(place_of: World) -> None:
+    job = await parsed(place_of, "quiesce.nomad.hcl")
+    (group,) = job["TaskGroups"]
+    found = quiesce_settings.read(job, group).quiesce
+    assert found == quiesce_settings.Quiesce("ledger", "ledger-ctl hold && sync", "ledger-ctl resume", 20, True)
+    texts = {quiesce_settings.FREEZE, quiesce_settings.THAW}
+    group["Meta"] = {key: text for key, text in group["Meta"].items() if key not in texts}
+    group["Meta"] |= {quiesce_settings.FREEZE_ACTION: "hold", quiesce_settings.THAW_ACTION: "resume"}
+    found = quiesce_settings.read(job, group).quiesce
+    assert found is not None
+    assert (found.freeze, found.thaw) == ("/bin/sh -c 'ledger-ctl hold && sync'", "/usr/bin/ledger-ctl resume")

@@ -16,6 +16,7 @@ from adapters.nomad.sdk import Direct
 from adapters.nomad.settings import IdentitySettings
 from bridge.model.failure import DeniedError, UnavailableError
 from tests.integration.nomad.conftest import job, make_volume, register
+from tests.integration.nomad.doubles import until
 from tests.support.nomad.agent import FakeNomad
 
 
@@ -162,6 +163,55 @@ async def test_other_algorithms_are_refused(agent: FakeNomad, client: Client, al
             assert await checker(client).check(token) is None
         except DeniedError:
             continue
+
+
+async def test_the_default_identity_is_denied_whatever_its_audience(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    payload = claims(allocation, sub="global:default:web:g:main:default", aud=["nomadproject.io", "snapbridge"])
+    with pytest.raises(DeniedError, match="default identity") as caught:
+        await checker(client).check(sign(agent, payload))
+    assert "identity block of its own" in caught.value.hint
+
+
+async def test_a_token_of_the_last_key_is_good_while_the_key_is_listed(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    keys = Keys(client, keep_seconds=300, least_seconds=0)
+    check = WorkloadIdentities("east", IdentitySettings(), keys, Direct(client))
+    before = sign(agent, claims(allocation))
+    agent.identity.rotate()
+    after = sign(agent, claims(allocation))
+    assert await check.check(before) is not None
+    assert await check.check(after) is not None
+    agent.identity.rotate(forget_old=True)
+    assert await check.check(sign(agent, claims(allocation))) is not None
+    assert await check.check(before) is None, "a key that the cluster has given up is nobody's"
+
+
+async def test_a_completed_allocation_is_denied(agent: FakeNomad, client: Client) -> None:
+    await make_volume(client, "v2")
+    row = job("once", "v2")
+    row["TaskGroups"][0]["Tasks"][0]["Config"] = {"command": "/bin/true"}
+    row["Type"] = "batch"
+    await register(client, row)
+    rows = await agent.job_settled("once")
+    await until(lambda: rows[0].terminal, "the task has ended", 20)
+    with pytest.raises(DeniedError, match="does not run"):
+        await checker(client).check(sign(agent, claims(rows[0].id, nomad_job_id="once")))
+
+
+async def test_keys_that_cannot_be_read_are_not_asked_for_at_the_pace_of_callers(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    agent.fail_next("GET", "/.well-known/jwks.json", times=50)
+    check, token = checker(client), sign(agent, claims(allocation))
+    counts = []
+    for _ in range(5):
+        with pytest.raises(UnavailableError):
+            await check.check(token)
+        counts.append(len([c for c in agent.calls if c.path == "/.well-known/jwks.json"]))
+    assert counts == counts[:1] * 5, "one try with its repeats"
 
 
 async def test_keys_that_cannot_be_read_are_no_denial(agent: FakeNomad, client: Client, allocation: str) -> None:

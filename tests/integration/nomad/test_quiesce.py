@@ -199,6 +199,15 @@ async def test_a_volume_that_nobody_uses(place: Place) -> None:
     assert (await place.labels())["consistency_why"] == "nobody uses the volume"
 
 
+async def test_a_volume_that_nomad_cannot_be_asked_about(place: Place) -> None:
+    await place.run()
+    guard = place.guard()
+    hold = await guard.before_cut((dataclasses.replace(place.request, volume="a/b"),))
+    assert isinstance(hold, Held)
+    await guard.after_cut(hold, MADE)
+    assert "its id holds a slash" in (await place.labels())["consistency_why"]
+
+
 async def test_settings_that_are_not_understood_cut_nothing(place: Place) -> None:
     await place.run(snapbridge_thaw="")
     refusal = await place.guard().before_cut((place.request,))
