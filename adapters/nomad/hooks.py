@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from bridge.ports.orchestrator import Intake, Volumes
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_PAGE = 500
 _GONE = ("JobDeregistered", "JobBatchDeregistered")
 
 
@@ -38,6 +40,7 @@ class Hooks:
         self._known: dict[JobKey, decide.Plan] = {}
         self._jobs_at: dict[Place, JobKey] = {}
         self._floor: dict[str, int] = {}
+        self._listing: dict[str, asyncio.Lock] = {}
         self._again: set[JobKey] = set()
         """To be read again although their version is known: their variable has changed."""
         self._departing: set[JobKey] = set()
@@ -69,21 +72,50 @@ class Hooks:
 
     async def resync(self, namespace: str) -> None:
         """List variables and jobs, and read the jobs that changed. AnswerError, UnavailableError."""
+        began = time.monotonic()
         try:
-            await self._list_variables(namespace)
-            answer = await self._client.get("/v1/jobs", {"namespace": namespace, "meta": "true"})
-            self._floor[namespace] = answer.index
-            stubs = [stub for stub in answer.data or () if decide.may_ask(stub)]
-            listed = {(str(stub["Namespace"]), str(stub["ID"])): stub for stub in stubs}
-            del answer, stubs
-            for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
-                if key not in self._departing:
-                    self._forget(key)
-            todo = [key for key, stub in listed.items() if key in self._again or self._differs(key, stub)]
-            await self._read_all(todo)
+            async with self._listing.setdefault(namespace, asyncio.Lock()):
+                listed, read = await self._list(namespace)
         finally:
             self._asks.open(namespace)
+            self._telling.open()
         self._telling.look_again(namespace, self._variables.summaries(namespace))
+        facts = {"jobs": listed, "read": read, "seconds": round(time.monotonic() - began, 3)}
+        level = logging.INFO if read else logging.DEBUG
+        log.log(level, "the jobs of namespace %s are listed", namespace, extra=facts)
+
+    async def _list(self, namespace: str) -> tuple[int, int]:
+        """One list, and the reads that it asks for; how many jobs there are, and how many were read."""
+        await self._list_variables(namespace)
+        floor, listed = await self._indexes(namespace)
+        went_back = floor < self._floor.get(namespace, 0)
+        self._floor[namespace] = floor
+        for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
+            told_since = self._known[key].index > floor and not went_back
+            if key not in self._departing and not told_since:
+                self._forget(key)
+        todo = [key for key, index in listed.items() if key in self._again or self._differs(key, index)]
+        await self._read_all(todo)
+        return len(listed), len(todo)
+
+    async def _indexes(self, namespace: str) -> tuple[int, dict[JobKey, int]]:
+        """The index of the list (of its first page: events tell of what came later), and of each job that may ask.
+
+        In pages: the rows of thousands of jobs at once would cost more memory than all that is kept of them.
+        """
+        query = {"namespace": namespace, "per_page": str(_PAGE)}
+        floor = 0
+        listed: dict[JobKey, int] = {}
+        while True:
+            answer = await self._client.get("/v1/jobs", query)
+            floor = floor or answer.index
+            for stub in answer.data or ():
+                if decide.may_ask(stub):
+                    key = (str(stub["Namespace"]), str(stub["ID"]))
+                    listed[key] = int(stub.get("JobModifyIndex") or 0)
+            if not answer.next_token:
+                return floor, listed
+            query = {**query, "next_token": answer.next_token}
 
     async def on_event(self, event: Event) -> None:
         """Take one event of the topic Job. Anything that the last list holds already is left alone.
@@ -123,9 +155,9 @@ class Hooks:
         self._again.add(key)
         await self._read(key)
 
-    def _differs(self, key: JobKey, stub: Mapping[str, Any]) -> bool:
+    def _differs(self, key: JobKey, index: int) -> bool:
         known = self._known.get(key)
-        return known is None or known.index != int(stub.get("JobModifyIndex") or 0)
+        return known is None or known.index != index
 
     async def _read_all(self, keys: Sequence[JobKey]) -> None:
         """Read these jobs, a few at once. UnavailableError when one could not be read."""
@@ -186,8 +218,10 @@ class Hooks:
         missed = tuple(_missed(ask, plan) for ask in self._asks.drop(key, keep))
         for text in missed:
             log.warning("job %r in %r: %s", plan.job, plan.namespace, text)
-        if missed or before is None or before.index != plan.index:
+        if missed:
             self._missed[key] = missed
+        elif before is None or before.index != plan.index:
+            self._missed.pop(key, None)
         if before is not None:
             self._asks.forget(wanted.uid for wanted in before.wanted if wanted.uid not in keep)
         self._asks.want(plan.wanted, last_chance=key in self._departing)
@@ -221,12 +255,13 @@ class Hooks:
                 continue
             place = (key[0], volume)
             holders = self._policies.setdefault(place, {})
+            said = set(holders.values())
             if volume in now:
                 holders[key[1]] = now[volume]
             else:
                 holders.pop(key[1], None)
-            for job in holders:
-                if job != key[1]:
+            if said != set(holders.values()):
+                for job in holders:
                     self._telling.mark((key[0], job))
             if not holders:
                 del self._policies[place]

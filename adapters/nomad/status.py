@@ -6,6 +6,7 @@ only by check-and-set. Settings of a job live beside it and are not touched.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +26,7 @@ class Summaries:
 
     def __init__(self, client: Client, *, enabled: bool) -> None:
         self._client = client
-        self._written: dict[JobKey, Mapping[str, str]] = {}
+        self._written: dict[JobKey, bytes] = {}
         self._foreign: set[Place] = set()
         self._left: dict[Place, int] = {}
         self.enabled = enabled
@@ -41,7 +42,8 @@ class Summaries:
 
         `volumes` are those of which nothing is known since the start: their last lines are carried over.
         """
-        if not self.enabled or self._written.get(job) == items:
+        digest = _digest(items)
+        if not self.enabled or self._written.get(job) == digest:
             return True
         place = (job[0], paths.status_path(job[1]))
         try:
@@ -61,7 +63,7 @@ class Summaries:
             log.warning("the summary of job %r in %r was not written: %s", job[1], job[0], error)
             return False
         self._sentence = ""
-        self._written[job] = dict(items)
+        self._written[job] = digest
         return True
 
     async def remove(self, place: Place) -> bool:
@@ -120,6 +122,11 @@ class Summaries:
             raise
         row = answer.data or {}
         return int(row.get("ModifyIndex") or 0), dict(row.get("Items") or {})
+
+
+def _digest(items: Mapping[str, str]) -> bytes:
+    """Stands for what was written: thousands of summaries are not kept."""
+    return hashlib.sha256(repr(sorted(items.items())).encode()).digest()
 
 
 def _foreign(place: Place) -> str:

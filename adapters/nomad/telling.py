@@ -46,6 +46,11 @@ class Telling:
         self._pace: dict[JobKey, float] = {}
         self._removals: dict[Place, float] = {}
         self._bell = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        """The first list is through: until then summaries would only be in its way."""
+        self._opened.set()
 
     def problems(self) -> Sequence[str]:
         """Why summaries are not written."""
@@ -60,8 +65,8 @@ class Telling:
 
     def look_again(self, namespace: str, seen: Mapping[Place, int]) -> None:
         """After a list: look how the told snapshots stand now, and drop summaries of jobs that are gone."""
-        for job in self._plans:
-            if namespace in ("*", job[0]) and self._plans[job].asks:
+        for job, last in self._last.items():
+            if last and namespace in ("*", job[0]):
                 self._due.setdefault(job, 0.0)
         mine = {(job[0], paths.status_path(job[1])) for job in self._plans}
         for place, index in seen.items():
@@ -80,6 +85,7 @@ class Telling:
 
     async def run(self, intake: Intake) -> None:
         """Write what is due, until cancelled."""
+        await self._opened.wait()
         while True:
             self._bell.clear()
             now = time.monotonic()
@@ -89,6 +95,7 @@ class Telling:
             async def work(jobs: Iterator[JobKey] = jobs, places: Iterator[Place] = places) -> None:
                 for job in jobs:
                     await self._tell(job, intake)
+                    await asyncio.sleep(0)  # what did not change costs no await: a crowd of it may not block the loop
                 for place in places:
                     await self._remove(place)
 
@@ -140,10 +147,11 @@ class Telling:
             self._removals[place] = time.monotonic() + _MOST_SECONDS
 
     async def _lines(self, job: JobKey, plan: decide.Plan, intake: Intake) -> Sequence[summary.VolumeLine]:
-        last = self._last.setdefault(job, {})
+        last = self._last.get(job, {})
         for wanted in plan.wanted:
             asked = self._asks.asked(wanted.uid)
             if asked is not None:
+                last = self._last.setdefault(job, {})
                 last[wanted.volume] = asked
         pending = {ask.wanted.volume: _awaited(ask) for ask in self._asks.pending(job)}
         lines = []
