@@ -10,7 +10,11 @@ namespace "*" {
 
   variables {
     path "snapbridge/*" {
-      capabilities = ["read", "write"]    # summaries of jobs; secrets kept at nomadVar:NAMESPACE/snapbridge/…
+      capabilities = ["list", "read"]     # settings of jobs; secrets kept at nomadVar:NAMESPACE/snapbridge/…
+    }
+
+    path "snapbridge/status/*" {          # summaries of jobs
+      capabilities = ["list", "read", "write", "destroy"]
     }
   }
 }

@@ -35,6 +35,7 @@ def test_there_are_samples() -> None:
     assert [path.name for path in JOBS] == [
         "database.nomad.hcl",
         "localdisk-plugin.nomad.hcl",
+        "meta.nomad.hcl",
         "node.nomad.hcl",
         "poststop-hook.nomad.hcl",
         "prestart-hook.nomad.hcl",
