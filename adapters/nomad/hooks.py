@@ -45,6 +45,8 @@ class Hooks:
         """To be read again although their version is known: their variable has changed."""
         self._departing: set[JobKey] = set()
         """Purged, and their final snapshot is still to be asked for."""
+        self._told_at: dict[JobKey, float] = {}
+        """When an event told of a job (monotonic): a list that was begun before may not know it."""
         self._missed: dict[JobKey, tuple[str, ...]] = {}
         self._policies: dict[Place, dict[str, DeletionPolicy]] = {}
         """(namespace, volume id) -> what each job sets for its snapshots."""
@@ -86,14 +88,14 @@ class Hooks:
 
     async def _list(self, namespace: str) -> tuple[int, int]:
         """One list, and the reads that it asks for; how many jobs there are, and how many were read."""
+        began = time.monotonic()
         await self._list_variables(namespace)
         floor, listed = await self._indexes(namespace)
-        went_back = floor < self._floor.get(namespace, 0)
         self._floor[namespace] = floor
         for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
-            told_since = self._known[key].index > floor and not went_back
-            if key not in self._departing and not told_since:
+            if key not in self._departing and self._told_at.get(key, 0.0) < began:
                 self._forget(key)
+        self._told_at = {key: at for key, at in self._told_at.items() if at >= began}
         todo = [key for key, index in listed.items() if key in self._again or self._differs(key, index)]
         await self._read_all(todo)
         return len(listed), len(todo)
@@ -134,6 +136,7 @@ class Hooks:
         elif decide.stub_is_newer(job, self._known[key].index if key in self._known else 0):
             try:
                 self._learn(job, await self._items(key, fresh=claims.claims_any(job)))
+                self._told_at[key] = time.monotonic()
             except AnswerError as error:
                 raise UnavailableError(f"the settings of job {key[1]!r} could not be read: {error}") from None
 
