@@ -39,6 +39,9 @@ class JobVariables:
         self._denied: set[Place] = set()
         self._index: dict[str, int] = {}
         self._told: dict[str, Mapping[Place, int]] = {}
+        leader = client.settings.leadership
+        self._lock = (leader.namespace, leader.variable) if leader is not None else None
+        """The variable that says who leads: never a job's, also not of a job called `leader`."""
         self.sentence = ""
         """Why settings in variables are not read; empty while they are."""
 
@@ -71,6 +74,8 @@ class JobVariables:
         AnswerError, UnavailableError. What may not be read counts as not there, and is said.
         """
         listed = self._listed.get(place)
+        if place == self._lock:
+            return None
         if not fresh:
             if listed is None:
                 return None
@@ -93,7 +98,7 @@ class JobVariables:
             (str(row["Namespace"]), str(row["Path"])): int(row.get("ModifyIndex") or 0) for row in answer.data or ()
         }
         self._told[namespace] = {place: at for place, at in rows.items() if paths.is_status(place[1])}
-        fresh = {place: at for place, at in rows.items() if paths.is_settings(place[1])}
+        fresh = {place: at for place, at in rows.items() if paths.is_settings(place[1]) and place != self._lock}
         mine = {place for place in self._listed if namespace in ("*", place[0])}
         changed = {place for place in mine | set(fresh) if self._listed.get(place) != fresh.get(place)}
         for place in mine - set(fresh):

@@ -66,6 +66,18 @@ async def test_a_variable_that_is_written_just_before_the_job_counts_for_it(
         assert {draft.policy for draft in intake.asks} == {DeletionPolicy.RETAIN}
 
 
+async def test_the_variable_that_says_who_leads_is_no_jobs_settings(
+    agent: FakeNomad, client: Client, intake: MemoryIntake
+) -> None:
+    await make_volume(client, "v1")
+    await put(client, "snapbridge/leader", {"deletion_policy": "Retain", "holder": "me"})
+    async with bridge(agent, intake, leadership={}) as adapter:
+        await register(client, job("leader", "v1", meta=ON))
+        await until(lambda: len(intake.booked) == 1, "asked", 20)
+        assert intake.asks[0].policy is DeletionPolicy.DELETE
+        assert adapter.problems() == []
+
+
 async def test_mistakes_in_a_variable_are_told_and_mended_without_a_restart(
     agent: FakeNomad, client: Client, intake: MemoryIntake
 ) -> None:
