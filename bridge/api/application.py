@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 import bridge
-from bridge.api import about, inventory, new_volumes, openapi, operations, parse, snapshots
+from bridge.api import about, groups, inventory, new_volumes, openapi, operations, parse, snapshots
 from bridge.api.auth import Gate
 from bridge.api.endpoint import Call, Endpoint
 from bridge.api.envelope import CALLER_NAME, envelope
@@ -27,6 +27,7 @@ def endpoints() -> list[Endpoint]:
     """Every route under /v1, in the order of the OpenAPI page."""
     return [
         *snapshots.routes.all,
+        *groups.routes.all,
         *inventory.routes.all,
         *new_volumes.routes.all,
         *operations.routes.all,
@@ -69,7 +70,7 @@ def make_app(
 
 def _path(endpoint: Endpoint) -> str:
     """A snapshot may also be named in plain parts: CLUSTER/NAMESPACE/NAME, the namespace possibly empty."""
-    if endpoint.tag == "snapshots":
+    if endpoint.tag in ("snapshots", "groups"):
         return endpoint.path.replace("{ref}", "{ref:[^/]+(?:/[^/]*/[^/]+)?}")
     return endpoint.path
 

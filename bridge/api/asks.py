@@ -65,6 +65,40 @@ class SnapshotBody(Body):
     pin: bool = Field(False, description="Pin it from the first moment; `why` is the reason.")
 
 
+_NAMED_OR_USED: dict[str, Any] = {
+    "oneOf": [
+        {"required": ["volumes"], "properties": {"volumes": {"minItems": 1}, "usedBy": _NOT_GIVEN}},
+        {"required": ["usedBy"], "properties": {"usedBy": _GIVEN, "volumes": {"maxItems": 0}}},
+    ]
+}
+
+
+class GroupBody(Body):
+    """Volumes to be cut together: by their names (`volumes`), or all that somebody uses now (`usedBy`)."""
+
+    model_config = ConfigDict(json_schema_extra=_NAMED_OR_USED)
+
+    name: fields.RequiredName
+    cluster: fields.Name = Field("", description="May be left out where only one cluster is configured.")
+    namespace: fields.Name = DEFAULT_NAMESPACE
+    volumes: list[fields.RequiredVolumeName] = Field([], max_length=256, json_schema_extra={"uniqueItems": True})
+    used_by: fields.Selector = Field("", description="Who uses the volumes, like job=web: key=value,key=value.")
+    deletion_policy: fields.Policy = "Delete"
+    max_skew: fields.OptionalWait = Field(
+        "", description="Cut further apart than this, the group fails. Empty: any distance will do."
+    )
+    parameters: fields.TextMap = {}
+    why: fields.Text = ""
+    labels: fields.TextMap = {}
+
+
+class GroupQuery(Query):
+    """Filters of the group list."""
+
+    cluster: fields.Name = ""
+    namespace: fields.Name = ""
+
+
 class NewVolumeBody(Body):
     """A new volume. What is left out is taken over from its source."""
 

@@ -126,6 +126,47 @@ class RevertDocument(Document):
     operation: OperationDocument | None
 
 
+class GroupDocument(Document):
+    """Several volumes cut together."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["Group"] = "Group"
+    uid: str
+    cluster: str
+    namespace: str
+    name: str
+    deletion_policy: str
+    group_name: str
+    state: str
+    ready: bool
+    failed: bool = Field(description="For good: what was cut goes or stays by the deletion policy.")
+    handle: str | None
+    means: Literal["csi", "barrier"] | None = Field(description="One call of the driver, or one call per volume.")
+    route: Literal["socket", "node-agent", "orchestrator", "delegation"] | None
+    skew_seconds: float | None = Field(description="How far apart the volumes were cut.")
+    skew_exact: bool = Field(description="Told by the driver's clock; else an upper bound.")
+    max_skew_seconds: float | None
+    cut_at: Instant | None
+    created_at: Instant | None
+    reason: str
+    message: str
+    failure: FailureDocument | None
+    asked_by: str
+    why: str
+    labels: dict[str, str]
+    parameters: dict[str, str]
+    members: list[SnapshotDocument]
+
+
+class GroupAcceptedDocument(Document):
+    """A booked group and the operation that ends when it is ready."""
+
+    api_version: ApiVersion = API_VERSION
+    kind: Literal["GroupAccepted"] = "GroupAccepted"
+    group: GroupDocument
+    operation: OperationDocument
+
+
 class VolumeDocument(Document):
     """One volume of one cluster."""
 
@@ -195,6 +236,11 @@ class Listing(Document):
 class SnapshotListDocument(Listing):
     kind: Literal["SnapshotList"] = "SnapshotList"
     items: list[SnapshotDocument]
+
+
+class GroupListDocument(Listing):
+    kind: Literal["GroupList"] = "GroupList"
+    items: list[GroupDocument]
 
 
 class OperationListDocument(Listing):

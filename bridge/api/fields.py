@@ -155,6 +155,11 @@ Wait = Annotated[
     Field(max_length=32, json_schema_extra={"pattern": DURATION_PATTERN, "examples": ["60s", "5m"]}),
     AfterValidator(_wait),
 ]
+OptionalWait = Annotated[
+    str,
+    Field(max_length=32, json_schema_extra={"pattern": f"^$|{DURATION_PATTERN}", "examples": ["500ms", "2s"]}),
+    AfterValidator(lambda text: _wait(text) if text else ""),
+]
 Selector = Annotated[
     str,
     Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": SELECTOR_PATTERN}),

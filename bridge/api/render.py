@@ -11,7 +11,7 @@ from bridge.model.operation import Operation
 from bridge.model.pin import Pin
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertPlan
-from bridge.model.view import ClusterView, ForeignSnapshot, SnapshotView
+from bridge.model.view import ClusterView, ForeignSnapshot, GroupView, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 
@@ -84,6 +84,38 @@ def pin(value: Pin) -> documents.PinDocument:
 def location(value: Operation) -> dict[str, str]:
     """The header that names an operation."""
     return {"Location": f"/v1/operations/{quote(value.id, safe='')}"}
+
+
+def group(view: GroupView) -> documents.GroupDocument:
+    """One group with its members."""
+    status = view.status
+    return documents.GroupDocument(
+        uid=view.key.uid,
+        cluster=view.key.cluster,
+        namespace=view.namespace,
+        name=view.name,
+        deletion_policy=view.policy,
+        group_name=view.group_name,
+        state=status.state.value,
+        ready=status.ready,
+        failed=status.failed,
+        handle=status.handle or None,
+        means=status.means.value if status.means is not None else None,
+        route=status.route.value if status.route is not None else None,
+        skew_seconds=status.skew_seconds,
+        skew_exact=status.skew_exact,
+        max_skew_seconds=view.max_skew_seconds,
+        cut_at=times.from_ns(status.cut_at_ns),
+        created_at=times.from_seconds(view.created_at),
+        reason=status.reason,
+        message=status.message,
+        failure=failure(status.failure),
+        asked_by=view.asked_by,
+        why=view.why,
+        labels=dict(view.labels),
+        parameters=dict(view.parameters),
+        members=[snapshot(one) for one in view.members],
+    )
 
 
 def operation(value: Operation) -> documents.OperationDocument:

@@ -20,6 +20,7 @@ from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
 from bridge.csi.trace import CallEnded, Tracer
 from bridge.decide import backoff
 from bridge.model.failure import InvalidError
+from bridge.model.group import GroupRequest, GroupStatus
 from bridge.model.keys import Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
 from bridge.ports.adapter import Joined
@@ -52,6 +53,11 @@ class _NoIntake:
     """A role has no door of its own: requests come from the orchestrator's objects."""
 
     async def ask(self, draft: SnapshotDraft) -> Key:
+        raise InvalidError("this role takes no requests of its own")
+
+    async def ask_group(
+        self, drafts: Sequence[SnapshotDraft], *, name: str, uid: str, max_skew_seconds: float | None = None
+    ) -> Key:
         raise InvalidError("this role takes no requests of its own")
 
     async def status(self, key: Key) -> SnapshotStatus | None:
@@ -203,7 +209,9 @@ def _mint() -> str:
     return str(uuid.uuid4())
 
 
-async def _nobody(_key: Key, _request: SnapshotRequest | None, _status: SnapshotStatus) -> None:
+async def _nobody(
+    _key: Key, _request: SnapshotRequest | GroupRequest | None, _status: SnapshotStatus | GroupStatus
+) -> None:
     """Nobody else wants to know."""
 
 

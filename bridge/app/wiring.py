@@ -32,8 +32,11 @@ from bridge.ports.adapter import Catalogue, Joined, Surroundings
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
 from bridge.service.acknowledgements import Acknowledgements
+from bridge.service.booking import Booking
 from bridge.service.catalogue import Catalogue as Snapshots
 from bridge.service.desk import FrontDesk
+from bridge.service.group_booking import GroupBooking
+from bridge.service.group_desk import GroupFrontDesk
 from bridge.service.intake import HookIntake
 from bridge.service.keeper import Keeper
 from bridge.service.lane import Lane, lane
@@ -111,6 +114,7 @@ class Service:
                 groups=joined.groups,
                 workloads=joined.workloads,
                 on_record=joined.on_record,
+                group_book=self.ledger.groups,
             )
 
     def _carried(self, driver: str) -> bool:
@@ -150,9 +154,12 @@ class Service:
             workers=self.settings.service.workers,
             resync_seconds=self.settings.service.resync_interval,
         )
+        self.group_booking = GroupBooking(
+            self.ledger.groups, self.tools, Booking(self.ledger, self.tools, self.keeper)
+        )
         self.desk = self._desk()
         self.hub = self._hub()
-        self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake)
+        self.intake = HookIntake(self.desk, self.lanes, self.ledger, self.runner.wake, self.group_booking)
         self.health = ServiceHealth(
             [joined.orchestrator for joined in self.joined.values()],
             self.registry,
@@ -181,6 +188,7 @@ class Service:
             nodes=lambda: self.hub.nodes() if self.hub is not None else (),
             keeper=self.keeper,
             reverts=self._revert_desk(),
+            groups=self._group_desk(),
             delegations=lambda: [row for joined in self.joined.values() for row in joined.delegations()],
         )
 
@@ -194,6 +202,19 @@ class Service:
             reverts=self.reverts,
             acknowledgements=self.acknowledgements,
             mint=mint,
+        )
+
+    def _group_desk(self) -> GroupFrontDesk:
+        return GroupFrontDesk(
+            lanes=self.lanes,
+            book=self.ledger,
+            groups=self.ledger.groups,
+            booking=self.group_booking,
+            keeper=self.keeper,
+            operations=self.operations,
+            wake=self.runner.wake,
+            mint=mint,
+            now=self.clock.now,
         )
 
     def _count_step(self, key: Key, step: act.Action) -> None:

@@ -14,6 +14,7 @@ from bridge.cli import (
     about,
     commands,
     exits,
+    groups,
     inventory,
     operations,
     options,
@@ -74,7 +75,15 @@ def create() -> None:
 
 def _assemble() -> None:
     shown: list[click.Command] = [
-        *(snapshots.group, operations.group, volumes.group, inventory.plugin, service.node, inventory.cluster),
+        *(
+            snapshots.group,
+            groups.group,
+            operations.group,
+            volumes.group,
+            inventory.plugin,
+            service.node,
+            inventory.cluster,
+        ),
         *(get, describe, create, delete),
         *(service.serve, *roles.groups(), service.check_config, service.localdisk),
         *(about.whoami, about.version, about.completion),
@@ -83,6 +92,7 @@ def _assemble() -> None:
         root.add_command(command)
     listed = {
         "snapshot": snapshot_list.list_snapshots,
+        "group": groups.list_groups,
         "volume": inventory.list_volumes,
         "plugin": inventory.list_plugins,
         "node": inventory.list_nodes,
@@ -93,9 +103,12 @@ def _assemble() -> None:
         get.add_command(command, f"{noun}s")
         get.add_command(_hidden(command), noun)
     describe.add_command(snapshot_list.describe, "snapshot")
+    describe.add_command(groups.describe, "group")
     describe.add_command(operations.describe, "operation")
     delete.add_command(snapshot_delete.delete, "snapshot")
+    delete.add_command(groups.delete, "group")
     create.add_command(snapshots.create, "snapshot")
+    create.add_command(groups.create, "group")
     commands.attach(root)
     for noun, group in (("snapshots", snapshots.group), ("operation", operations.group)):
         root.add_command(_hidden(group), noun)

@@ -48,11 +48,11 @@ def find(client: Client, ref: str, *, cluster: str = "", namespace: str = "") ->
     if ref.count("/") >= 2:
         return client.get(path(ref))
     if cluster or namespace or "/" in ref:
-        return client.get(path(_full(client, ref, cluster, namespace)))
+        return client.get(path(full_name(client, ref, cluster, namespace)))
     by_uid = _attempt(client, ref)
     if isinstance(by_uid, dict) and typed_in_full(ref, by_uid):
         return by_uid
-    by_name = _attempt(client, _full(client, ref, cluster, namespace))
+    by_name = _attempt(client, full_name(client, ref, cluster, namespace))
     if isinstance(by_uid, dict) and isinstance(by_name, dict) and by_uid["uid"] != by_name["uid"]:
         hint = f"give {by_uid['uid']} or {name_of(by_name)}"
         raise Stop(f"{ref} is the name of one snapshot and the start of the uid of another", hint=hint, code=USAGE)
@@ -72,7 +72,10 @@ def _attempt(client: Client, ref: str) -> Json | ProblemError:
         return error
 
 
-def _full(client: Client, ref: str, cluster: str, namespace: str) -> str:
+def full_name(client: Client, ref: str, cluster: str, namespace: str) -> str:
+    """CLUSTER/NAMESPACE/NAME of a name; the name itself where the cluster is not clear."""
+    if ref.count("/") >= 2:
+        return ref
     within, slash, name = ref.rpartition("/")
     namespace = within if slash else namespace or DEFAULT_NAMESPACE
     if not cluster:

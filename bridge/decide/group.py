@@ -274,6 +274,10 @@ def project(seen: Observed, step: act.Wait | act.Rest) -> GroupStatus:
         failure=step.failure or record.failure,
         reason=step.reason,
         message=step.why,
+        means=record.means,
+        skew_seconds=0.0 if record.handle and not record.deleted else None,
+        skew_exact=True,
+        route=record.route,
     )
 
 

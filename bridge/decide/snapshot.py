@@ -13,7 +13,7 @@ from bridge.decide import action as act
 from bridge.decide import backoff, gate
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
-from bridge.model.plugin import Capability, PluginView
+from bridge.model.plugin import Capability, PluginView, Route
 from bridge.model.snapshot import (
     CutSnapshot,
     DeletionPolicy,
@@ -25,6 +25,9 @@ from bridge.model.snapshot import (
     SnapshotStatus,
     Wish,
 )
+
+LIST_LOOKS = 4
+"""Of so many looks at a list, one asks the create instead."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def _present(seen: Observed, now: float) -> act.Action:
         return act.Wait(backoff.TROUBLE_SECONDS, request.trouble.code, request.trouble.message, request.trouble)
     if record is not None and record.ready:
         return act.Rest("ready", "the snapshot is ready")
+    if request.waits_for:
+        return act.Rest("group", request.waits_for)
     if not request.held:
         return act.Hold()
     if not begun:
@@ -94,11 +99,25 @@ def _advance(seen: Observed, record: Record) -> act.Action:
     if not record.handle:
         assert record.note is not None
         return act.Create(record.note)
-    tells = seen.plugin.can(Capability.GET_SNAPSHOT) or seen.plugin.can(Capability.LIST_SNAPSHOTS)
-    if record.note is not None and not seen.plugin.can(Capability.GET_SNAPSHOT):
-        # CSI prefers the repeated create over ListSnapshots, which hides errors.
+    return _look(seen.plugin, record)
+
+
+def _look(plugin: PluginView, record: Record) -> act.Action:
+    """How to learn whether a cut snapshot is ready: GetSnapshot, else ListSnapshots by its id, else the create once
+    more under its name, else the whole list (all that an orchestrator's API has), else it is taken as ready."""
+    lists = plugin.can(Capability.LIST_SNAPSHOTS)
+    inspect = act.Inspect(record.handle, record.secrets.inspect)
+    if plugin.can(Capability.GET_SNAPSHOT):
+        return inspect
+    if record.note is not None and (not lists or plugin.route is Route.ORCHESTRATOR or _doubts_list(record)):
         return act.Create(record.note)
-    return act.Inspect(record.handle, record.secrets.inspect, assume_ready=not tells)
+    return inspect if lists else dataclasses.replace(inspect, assume_ready=True)
+
+
+def _doubts_list(record: Record) -> bool:
+    """A list shows no errors (CSI says so), and may be behind: now and then the create is asked instead."""
+    missed = record.failure is not None and record.failure.code == "NOT_FOUND"
+    return missed or record.polls % LIST_LOOKS == 0
 
 
 def _absent(seen: Observed, now: float) -> act.Action:
@@ -220,9 +239,13 @@ def _another_snapshot(record: Record, cut: CutSnapshot) -> Failure:
 
 
 def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Failure, now: float) -> Record:
-    failures = record.failures + 1
-    delay = backoff.retry_delay(failures, seen.plugin.retry_first_seconds, seen.plugin.retry_most_seconds)
-    after = dataclasses.replace(record, failure=failure, failures=failures, retry_at=now + delay)
+    failures, polls, plugin = record.failures + 1, record.polls, seen.plugin
+    delay = backoff.retry_delay(failures, plugin.retry_first_seconds, plugin.retry_most_seconds)
+    if record.handle and not isinstance(step, act.Delete) and _is_only_a_look(failure):
+        # The snapshot is cut: to look again soon costs little, and a back-off would tell people too late.
+        polls += 1
+        delay = backoff.poll_delay(polls, plugin.poll_first_seconds, plugin.poll_most_seconds)
+    after = dataclasses.replace(record, failure=failure, failures=failures, polls=polls, retry_at=now + delay)
     if not isinstance(step, act.Create) or not record.note_open or record.note is None:
         return after
     ours = bool(seen.writer) and record.note.writer == seen.writer  # a key in doubt has no writer
@@ -232,6 +255,10 @@ def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Fai
         return after
     # This process wrote the note and every call under it was refused: nothing can be on the backend.
     return dataclasses.replace(after, note=None, note_open=False)
+
+
+def _is_only_a_look(failure: Failure) -> bool:
+    return failure.kind is FailureKind.UNSURE and failure.code not in ("WRONG_SNAPSHOT", "WRONG_SOURCE")
 
 
 # -- telling ---------------------------------------------------------------------------------------------------

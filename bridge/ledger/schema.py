@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration that this code knows."""
 APPLICATION_ID = 0x534E4252
 """Marks an SQLite file as ours (PRAGMA application_id)."""
@@ -115,6 +115,43 @@ origins = sa.Table(
 )
 """From which snapshot or volume (`source`, its handle) a volume (`handle`) was made."""
 sa.Index("origins_by_source", origins.c.driver, origins.c.source)
+
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("cluster", sa.Text, nullable=False),
+    sa.Column("uid", sa.Text, nullable=False),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+sa.Index(
+    "groups_live_name",
+    groups.c.cluster,
+    groups.c.namespace,
+    groups.c.name,
+    unique=True,
+    sqlite_where=LIVE,
+    postgresql_where=LIVE,
+)
+sa.Index("groups_newest", groups.c.created_at, groups.c.sequence)
+sa.Index("groups_by_uid", groups.c.uid)
+
+group_records = sa.Table(
+    "group_records",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("cluster", sa.Text, nullable=False),
+    sa.Column("condemned", sa.Boolean, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
 
 operations = sa.Table(
     "operations",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import sqlalchemy as sa
 
 from bridge.ledger import codec, entries, journal, keeping, records
+from bridge.ledger.groups import SqlGroups
 from bridge.ledger.revision import Revisions
 from bridge.ledger.writer import Writer
 from bridge.model.failure import InvalidError
@@ -47,6 +48,8 @@ class SqlLedger:
         self._revisions = revisions
         self._clock = clock
         self._warnings = warnings
+        self.groups = SqlGroups(writer, reader, revisions, clock)
+        """The port `GroupBook`, on the same database."""
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about this store that its owner should know (an old SQLite)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 
 from bridge.model.failure import Failure
@@ -10,6 +11,29 @@ from bridge.model.keys import Key
 from bridge.model.plugin import Route
 from bridge.model.secret import NO_SECRET, SecretRef, SnapshotSecrets
 from bridge.model.snapshot import CutSnapshot, DeletionPolicy, SnapshotState, Wish
+
+
+class Means(enum.Enum):
+    """How several volumes are cut together."""
+
+    CSI = "csi"
+    """One call: the driver itself cuts them at one point in time."""
+    BARRIER = "barrier"
+    """One call per volume, all started together; how far apart they were cut is measured."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupMember:
+    """One volume of a group, and the snapshot that it becomes. All that its create needs is copied in."""
+
+    key: Key
+    volume: str
+    driver: str
+    handle: str
+    """CSI volume_id."""
+    snapshot_name: str
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret: SecretRef = NO_SECRET
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +80,10 @@ class GroupRequest:
     """Seconds since the epoch; 0 when unknown."""
     abandon: bool = False
     """The owner released it in spite of an open note: an orphan on the backend is possible."""
+    together: tuple[GroupMember, ...] = ()
+    """The members one by one, where they are snapshots in their own right: then a barrier may cut them."""
+    max_skew_seconds: float | None = None
+    """The group fails when its members were, or may have been, cut further apart. None: any distance will do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,12 +129,21 @@ class GroupRecord:
     """The backend has confirmed that the group is gone."""
     route: Route | None = None
     """Which way the cut went; None where nobody keeps that."""
+    means: Means = Means.CSI
+    released_at: float = 0.0
+    """Barrier: seconds since the epoch, right before the members' calls went out; 0 before that."""
+    skew_seconds: float | None = None
+    """How far apart the members were cut. None until all are cut."""
+    skew_exact: bool = False
+    """Told by the driver's own clock; else an upper bound on ours."""
+    failed: bool = False
+    """For good: what was cut goes or stays by the deletion policy, and nothing more is cut."""
     version: str = ""
 
     def __post_init__(self) -> None:
         if self.note_open and self.note is None:
             raise ValueError("an open note needs a note")
-        if self.ready and not self.handle:
+        if self.ready and not self.handle and self.means is Means.CSI:
             raise ValueError("a ready group has a handle")
 
     @property
@@ -139,3 +176,9 @@ class GroupStatus:
     failure: Failure | None = None
     reason: str = ""
     message: str = ""
+    means: Means | None = None
+    """None before the first call."""
+    skew_seconds: float | None = None
+    skew_exact: bool = False
+    failed: bool = False
+    route: Route | None = None

@@ -72,6 +72,10 @@ class SnapshotRequest:
     """Seconds since the epoch; 0 when unknown."""
     abandon: bool = False
     """The owner released it in spite of an open note: an orphan on the backend is possible."""
+    group: Key | None = None
+    """The group that it is a member of."""
+    waits_for: str = ""
+    """Why its own pass begins nothing yet, or ever: its group cuts it. Empty: it is on its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from bridge.model.group import GroupStatus
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
 from bridge.model.secret import NO_SECRET, SecretRef
-from bridge.model.snapshot import CutSnapshot, SnapshotStatus
+from bridge.model.snapshot import CutSnapshot, DeletionPolicy, SnapshotStatus
 from bridge.model.volume import AccessMode, Segments, Volume, VolumeMode
 
 
@@ -100,3 +101,41 @@ class CloneDraft:
     namespace: str
     volume: str
     like: RestoreDraft
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupDraft:
+    """Several volumes to be cut together: named, or all that somebody uses now (`users`)."""
+
+    cluster: str
+    namespace: str
+    name: str
+    volumes: tuple[str, ...] = ()
+    users: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Who uses the volumes, in the orchestrator's own names and values, instead of their names."""
+    policy: DeletionPolicy = DeletionPolicy.DELETE
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_skew_seconds: float | None = None
+    """Cut further apart than this, the group fails. None: any distance will do, and is told."""
+    asked_by: str = ""
+    why: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupView:
+    """One group, with its members as snapshots."""
+
+    key: Key
+    namespace: str
+    name: str
+    policy: str
+    group_name: str
+    status: GroupStatus
+    members: tuple[SnapshotView, ...] = ()
+    max_skew_seconds: float | None = None
+    created_at: float = 0.0
+    asked_by: str = ""
+    why: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -5,21 +5,65 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from bridge.model.keys import Key
 from bridge.model.node import Node
 from bridge.model.operation import Operation
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy
-from bridge.model.view import CloneDraft, ClusterView, ForeignPage, RestoreDraft, SnapshotPage, SnapshotView
+from bridge.model.view import (
+    CloneDraft,
+    ClusterView,
+    ForeignPage,
+    GroupDraft,
+    GroupView,
+    RestoreDraft,
+    SnapshotPage,
+    SnapshotView,
+)
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft
 
 
+class GroupDesk(Protocol):
+    """Several volumes together. Errors as in `Desk`."""
+
+    async def create(
+        self, caller: Caller, draft: GroupDraft, *, idempotency_key: str = ""
+    ) -> tuple[GroupView, Operation]:
+        """Book the group and its members, and return at once; the operation ends when it is ready, or has failed."""
+        ...
+
+    async def all(self, caller: Caller, *, cluster: str = "", namespace: str = "") -> Sequence[GroupView]:
+        """The groups all of whose volumes the caller may see, newest first."""
+        ...
+
+    async def one(self, caller: Caller, ref: str) -> GroupView:
+        """By uid, by unambiguous uid prefix (four characters or more), or by CLUSTER/NAMESPACE/NAME."""
+        ...
+
+    async def delete(self, caller: Caller, ref: str, *, abandon: bool = False) -> Operation:
+        """Withdraw the group with all its members; the policy says what happens to them. No prefix here.
+
+        PinnedError, InUseError: something keeps a member, and with it all of them.
+        """
+        ...
+
+    async def is_there(self, key: Key) -> bool:
+        """Whether this group is wanted still."""
+        ...
+
+
 class Desk(Protocol):
     """Raises the errors of bridge.model.failure: NotFoundError, InvalidError, ConflictError, DeniedError,
     UnavailableError; their code, field and hint go to the caller as they are."""
+
+    @property
+    def groups(self) -> GroupDesk:
+        """Several volumes together."""
+        ...
 
     def clusters(self) -> Sequence[ClusterView]:
         """Every configured cluster."""

@@ -74,6 +74,8 @@ class Entry:
     """The last one told; None before the first pass."""
     users: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Who had the volume when this was asked for, in the orchestrator's names and values."""
+    group: Key | None = None
+    """The group that it is a member of."""
     shape: VolumeShape | None = None
     """What the source volume was like then: a restore needs no source. None where it was not known."""
     version: str = ""

@@ -108,6 +108,16 @@ class Intake(Protocol):
         """
         ...
 
+    async def ask_group(
+        self, drafts: Sequence[SnapshotDraft], *, name: str, uid: str, max_skew_seconds: float | None = None
+    ) -> Key:
+        """Book these volumes to be cut together, all or nothing, and wake the group. Every draft has its own uid.
+
+        The drafts agree on cluster, namespace and policy. The same uid and name again returns the same key. Errors
+        as in `ask`. Its members are snapshots with the label `group`; `status` of its key tells of all together.
+        """
+        ...
+
     async def status(self, key: Key) -> SnapshotStatus | None:
         """The last status told, or None."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator
 
+from bridge.model.group import GroupRecord, Means
 from bridge.model.keys import Key
 from bridge.model.snapshot import (
     DeletionPolicy,
@@ -14,6 +15,7 @@ from bridge.model.snapshot import (
     SnapshotStatus,
     Wish,
 )
+from bridge.ports.group import GroupLedger
 from bridge.ports.ledger import Book, Entry, EntryFilter
 from bridge.ports.orchestrator import Orchestrator
 
@@ -21,9 +23,10 @@ from bridge.ports.orchestrator import Orchestrator
 class BookedRequests:
     """The `Requests` port over the book. A hold needs no write: the book lets nothing go by itself."""
 
-    def __init__(self, orchestrator: Orchestrator, book: Book) -> None:
+    def __init__(self, orchestrator: Orchestrator, book: Book, groups: GroupLedger | None = None) -> None:
         self._orchestrator = orchestrator
         self._book = book
+        self._groups = groups
 
     async def observe(self, key: Key) -> SnapshotRequest | None:
         """Everything was copied in when the request was booked, so this is one read."""
@@ -50,7 +53,15 @@ class BookedRequests:
             created_at=entry.created_at,
             in_use=in_use,
             abandon=entry.abandon,
+            group=entry.group,
+            waits_for=await self._waits_for(entry),
         )
+
+    async def _waits_for(self, entry: Entry) -> str:
+        """A member begins nothing by itself: its group's pass makes the first call; after it the member goes on."""
+        if entry.group is None or self._groups is None:
+            return ""
+        return group_sentence(await self._groups.load(entry.group))
 
     async def _shared(self, entry: Entry) -> str:
         """Who else relies on the snapshot that this entry's deletion would take."""
@@ -103,3 +114,12 @@ class BookedRequests:
 def _goes(entry: Entry) -> bool:
     """Whether its data is to be deleted anyway."""
     return entry.wish is Wish.ABSENT and entry.policy is DeletionPolicy.DELETE
+
+
+def group_sentence(record: GroupRecord | None) -> str:
+    """What a member of this group waits for; empty once it goes on by itself."""
+    if record is not None and record.failed:
+        return "its group has failed"
+    if record is not None and record.means is Means.BARRIER and record.released_at:
+        return ""
+    return "its group cuts it together with the others"

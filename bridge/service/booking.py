@@ -44,7 +44,7 @@ class Booking:
             if (known.name, known.volume) != (draft.name, draft.volume):
                 raise ConflictError(f"the uid {draft.uid!r} belongs to another snapshot", field="uid")
             return key
-        entry = await self._entry(lane, key, draft, patient)
+        entry = await self.entry(lane, draft, patient=patient)
         if not draft.pin:
             await self._book.add(entry)
             return key
@@ -57,7 +57,10 @@ class Booking:
             raise
         return key
 
-    async def _entry(self, lane: Lane, key: Key, draft: SnapshotDraft, patient: bool) -> Entry:
+    async def entry(
+        self, lane: Lane, draft: SnapshotDraft, *, patient: bool = False, group: Key | None = None
+    ) -> Entry:
+        """The request with everything looked up and copied in, not booked yet. `group`: it is a member of that."""
         volume = await self._volume(lane, draft)
         source, driver = _source(draft, volume)
         if not patient and not self._tools.plugins.view(driver).known:
@@ -67,7 +70,7 @@ class Booking:
                 hint="start it, or name its socket in the config; `snapbridge plugin list` shows what is known",
             )
         return Entry(
-            key=key,
+            key=snapshot_key(draft.cluster, draft.uid),
             namespace=draft.namespace,
             name=draft.name,
             volume=draft.volume,
@@ -82,6 +85,7 @@ class Booking:
             labels=dict(draft.labels),
             created_at=self._tools.clock.now(),
             held=False,
+            group=group,
             users=_users(draft.users, volume),
             shape=volume.shape() if volume is not None else None,
         )

@@ -14,6 +14,7 @@ from bridge.model.revert import RevertDraft, RevertPlan
 from bridge.model.snapshot import DeletionPolicy, Wish
 from bridge.model.view import CloneDraft, ClusterView, ForeignPage, RestoreDraft, SnapshotPage, SnapshotView
 from bridge.model.volume import Volume
+from bridge.ports.desk import GroupDesk
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book, EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft, Wake
@@ -46,6 +47,7 @@ class FrontDesk:
         delegations: Callable[[], Sequence[PluginDescription]] = tuple,
         keeper: Keeper | None = None,
         reverts: RevertDesk | None = None,
+        groups: GroupDesk | None = None,
     ) -> None:
         self._lanes = lanes
         self._book = book
@@ -61,6 +63,14 @@ class FrontDesk:
         self._booking = Booking(book, tools, self._keeper)
         self._catalogue = catalogue.Catalogue(lanes, book)
         self._making = Making(Means(lanes, book, tools, operations, restores, mint), self._catalogue)
+        self._groups = groups
+
+    @property
+    def groups(self) -> GroupDesk:
+        """Several volumes together."""
+        if self._groups is None:
+            raise AssertionError("the desk was made without groups")
+        return self._groups
 
     def clusters(self) -> Sequence[ClusterView]:
         """Every configured cluster."""
@@ -131,6 +141,7 @@ class FrontDesk:
         found = await self._catalogue.find(caller, ref, whole=True)
         lane = self._lane(found.key.cluster)
         await self._keeper.demand_free(found)
+        await self._demand_alone(found)
         # The wish first: an operation that nothing carries out would run for ever.
         if lane.orchestrator.traits.durable_requests:
             if abandon:
@@ -143,6 +154,16 @@ class FrontDesk:
         await self._book.audit(str(found.key), verb, caller.name, {"name": found.name})
         self._wake(found.key)
         return operation
+
+    async def _demand_alone(self, found: SnapshotView) -> None:
+        """ConflictError for a member of a group: half a group is none, and CSI forbids it for some."""
+        entry = await self._book.entry(found.key)
+        if entry is None or entry.group is None or entry.wish is Wish.ABSENT:
+            return
+        if await self.groups.is_there(entry.group):
+            name = entry.labels.get("group", entry.group.uid)
+            message = f"it is a member of the group {name}, and goes with it only"
+            raise ConflictError(message, field="snapshot", hint=f"`snapbridge group delete {name}`")
 
     async def _withdraw(self, key: Key, abandon: bool) -> None:
         """Set the wish; a concurrent status write only makes it try again."""

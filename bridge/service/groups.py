@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from bridge.decide import action as act
+from bridge.decide import barrier as core
 from bridge.decide import group
 from bridge.decide import group_action as gact
 from bridge.model.failure import BridgeError
-from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus, VolumesSource
+from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus, Means, VolumesSource
 from bridge.model.keys import Key
 from bridge.model.outcome import Failed, Outcome
 from bridge.ports.group import GroupSide
-from bridge.service import work
+from bridge.service import barrier, work
 from bridge.service.admission import Hold, Passage
 from bridge.service.lane import Lane
 from bridge.service.work import Ready, Tools
@@ -25,26 +26,40 @@ class GroupTurn:
     seconds: float | None
     request: GroupRequest | None = None
     status: GroupStatus | None = None
+    wake: tuple[Key, ...] = ()
+    """Members whose own pass has something to do now."""
 
 
 async def turn(key: Key, lane: Lane, tools: Tools) -> GroupTurn:
     """Pass after pass until the group comes to rest, then tell its owner once."""
     side = _side(lane)
+    wake: tuple[Key, ...] = ()
     for _ in range(work.MOST_STEPS):
         seen = await observe(key, side, tools)
         if seen is None:
             return GroupTurn(None)
+        if seen.request.together and _by_barrier(seen, tools):
+            ended = await barrier.turn(key, lane, side, tools)
+            return GroupTurn(ended.seconds, ended.request, ended.status, ended.wake)
         step = group.decide(seen, tools.clock.now())
         if isinstance(step, act.Wait | act.Rest):
             status = group.project(seen, step)
             await side.requests.publish(seen.request, status)
-            return GroupTurn(step.seconds if isinstance(step, act.Wait) else None, seen.request, status)
+            seconds = step.seconds if isinstance(step, act.Wait) else None
+            return GroupTurn(seconds, seen.request, status, wake)
         if isinstance(step, act.Erase):
             tools.on_step(key, step)
         held = await perform(seen, step, lane, tools)
+        wake = tuple(one.key for one in seen.request.together)
         if held is not None:
             return await _told_held(held, seen, side)
     return GroupTurn(0.0)
+
+
+def _by_barrier(seen: group.Observed, tools: Tools) -> bool:
+    """Whether the members are cut one by one. One call for all is better, where the driver and its route have it."""
+    view = tools.plugins.view(seen.request.together[0].driver)
+    return core.means_of(seen.request, seen.record, view) is Means.BARRIER
 
 
 async def _told_held(held: Hold, seen: group.Observed, side: GroupSide) -> GroupTurn:

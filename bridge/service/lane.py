@@ -9,13 +9,14 @@ from collections.abc import Callable
 from bridge.model.failure import ElsewhereError
 from bridge.model.snapshot import OnRecord
 from bridge.ports.adapter import follow_nothing, nothing_on_record
-from bridge.ports.group import GroupSide
+from bridge.ports.group import GroupBook, GroupSide
 from bridge.ports.guard import Guard
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Follow, Orchestrator, Requests
 from bridge.ports.plugin import PluginCalls, Plugins
 from bridge.ports.secrets import Secrets
 from bridge.ports.workloads import Workloads
+from bridge.service import booked_groups
 from bridge.service.booked import BookedRequests
 
 
@@ -38,7 +39,7 @@ class Lane:
     guard: Guard | None = None
     """Holds writers still around a cut, where the orchestrator can."""
     groups: GroupSide | None = None
-    """Only where the orchestrator has group snapshots."""
+    """Where the orchestrator has group snapshots, or the book keeps them for it."""
     workloads: Workloads | None = None
     """Only where users of a volume can be stopped for a while."""
     on_record: Callable[[str], OnRecord] = nothing_on_record
@@ -69,11 +70,14 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     groups: GroupSide | None = None,
     workloads: Workloads | None = None,
     on_record: Callable[[str], OnRecord] = nothing_on_record,
+    group_book: GroupBook | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
+    if groups is None and group_book is not None and orchestrator.requests is None:
+        groups = booked_groups.side(orchestrator, book, orchestrator.ledger or ledger, group_book)
     return Lane(
         orchestrator=orchestrator,
-        requests=orchestrator.requests or BookedRequests(orchestrator, book),
+        requests=orchestrator.requests or BookedRequests(orchestrator, book, group_book),
         ledger=orchestrator.ledger or ledger,
         secrets=secrets,
         fence=fence,

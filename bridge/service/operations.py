@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from bridge.model.failure import ConflictError, Failure, FailureKind, NotFoundError
+from bridge.model.group import GroupRequest, GroupStatus
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState, Step
 from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, SnapshotState, SnapshotStatus, Wish
@@ -14,6 +15,8 @@ from bridge.ports.clock import Clock
 from bridge.ports.guard import FREEZE, QUIESCE_UNAVAILABLE
 from bridge.ports.ledger import Book
 
+Request = SnapshotRequest | GroupRequest
+Status = SnapshotStatus | GroupStatus
 CREATE, DELETE, RESTORE, CLONE = "create", "delete", "restore", "clone"
 REVERT, ACKNOWLEDGE = "revert", "acknowledge"
 
@@ -21,9 +24,7 @@ PASSING = frozenset({"UNKNOWN_DRIVER", "PLUGIN_UNHEALTHY", "SECRET_UNAVAILABLE",
 """Refusals that end by themselves when a server comes back: the operation waits through them."""
 
 
-def settle(
-    operation: Operation, request: SnapshotRequest | None, status: SnapshotStatus
-) -> tuple[OperationState, Failure | None]:
+def settle(operation: Operation, request: Request | None, status: Status) -> tuple[OperationState, Failure | None]:
     """Pure: how an operation stands, given the last status of its snapshot."""
     if operation.verb == DELETE:
         return _settle_delete(request, status)
@@ -40,7 +41,7 @@ def settle(
     return OperationState.FAILED, dataclasses.replace(failure_now, hint=hint)
 
 
-def _settle_delete(request: SnapshotRequest | None, status: SnapshotStatus) -> tuple[OperationState, Failure | None]:
+def _settle_delete(request: Request | None, status: Status) -> tuple[OperationState, Failure | None]:
     """Done is what left nothing, or what its policy keeps; a request that merely vanished has deleted nothing."""
     if request is None or status.state in (SnapshotState.GONE, SnapshotState.RETAINED):
         return OperationState.DONE, None
@@ -110,13 +111,13 @@ class Operations:
         """Put on record what an operation leaves for people to look at."""
         await self._book.audit(key, verb, "snapbridge", detail)
 
-    async def told(self, key: Key, request: SnapshotRequest | None, status: SnapshotStatus) -> None:
+    async def told(self, key: Key, request: Request | None, status: Status) -> None:
         """A turn has told this status: move the operations on this snapshot along."""
         for operation in list(self._running.values()):
             if operation.target == str(key) and operation.verb in (CREATE, DELETE):
                 await self._move(operation, request, status)
 
-    async def _move(self, operation: Operation, request: SnapshotRequest | None, status: SnapshotStatus) -> None:
+    async def _move(self, operation: Operation, request: Request | None, status: Status) -> None:
         state, failure = settle(operation, request, status)
         now = self._clock.now()
         steps = step_added(operation.steps, status.state.value, now, status.message)
@@ -156,10 +157,21 @@ def step_added(steps: tuple[Step, ...], name: str, now: float, note: str = "") -
     return (*steps, Step(name, now, note))[-50:]
 
 
-def _result(status: SnapshotStatus) -> Mapping[str, str]:
+def _result(status: Status) -> Mapping[str, str]:
     known = {"state": status.state.value, "handle": status.handle}
+    if isinstance(status, GroupStatus):
+        return {name: value for name, value in (known | _group_result(status)).items() if value}
     if status.size_bytes is not None:
         known["size_bytes"] = str(status.size_bytes)
     if status.route is not None:
         known["route"] = status.route.value
     return {name: value for name, value in known.items() if value}
+
+
+def _group_result(status: GroupStatus) -> dict[str, str]:
+    known = {"means": status.means.value if status.means is not None else ""}
+    if status.skew_seconds is not None:
+        known["skew_seconds"] = f"{status.skew_seconds:.3f}"
+    if status.route is not None:
+        known["route"] = status.route.value
+    return known

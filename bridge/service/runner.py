@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.decide import backoff
 from bridge.model.failure import BridgeError, ElsewhereError
+from bridge.model.group import GroupRequest, GroupStatus
 from bridge.model.keys import GROUP, Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import groups, work
@@ -16,7 +17,7 @@ from bridge.service.loop import WorkLoop
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[Key, SnapshotRequest | None, SnapshotStatus], Awaitable[None]]
+Told = Callable[[Key, SnapshotRequest | GroupRequest | None, SnapshotStatus | GroupStatus], Awaitable[None]]
 """What to do with a status once its owner has been told. The request is None when nothing of it is left."""
 
 
@@ -64,6 +65,9 @@ class Runner:
         lane = self._lanes[key.cluster]
         if key.kind == GROUP:
             ended = await groups.turn(key, lane, self._tools)
+            for member in ended.wake:
+                self.queue.add(member)
+            await self._tell_group(key, ended)
             if ended.request is not None and ended.status is not None:
                 self._remember_waiting(key, ended.request.driver, failing=ended.status.failure is not None)
             elif ended.seconds is None:
@@ -90,6 +94,13 @@ class Runner:
         elif end.request is not None and end.status is not None:
             self._remember_waiting(key, end.request.driver, failing=end.status.failure is not None)
             await self._told(key, end.request, end.status)
+            if end.request.group is not None:
+                self.queue.add(end.request.group)
+
+    async def _tell_group(self, key: Key, ended: groups.GroupTurn) -> None:
+        """A group of the book is followed by operations like a snapshot."""
+        if ended.request is not None and ended.status is not None and ended.request.together:
+            await self._told(key, ended.request, ended.status)
 
     def _remember_waiting(self, key: Key, driver: str, *, failing: bool) -> None:
         """Which keys a change of a plugin may help."""

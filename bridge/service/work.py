@@ -168,21 +168,42 @@ async def call_and_save(
     step: Call, ready: Ready | Outcome[None], seen: snapshot.Observed, lane: Lane, tools: Tools
 ) -> None:
     """Make the prepared call, or take what came instead of one, and write down what came of it."""
-    key = seen.request.key
-    tools.doubts.add(key)
-    outcome: Outcome[CutSnapshot | None]
     if isinstance(ready, Ready):
         with tools.admission.inside(ready.passage, tools.clock.now) as told:
-            outcome = await _make(step, ready, seen, lane, tools)
-            told(outcome)
-    else:
-        outcome = ready
+            await send_and_save(step, ready, seen, lane, tools, told)
+        return
+    tools.doubts.add(seen.request.key)
+    await _save(tools.fold(seen, step, ready, tools.clock.now()), seen, lane, tools)
+
+
+async def send_and_save(  # noqa: PLR0913 -- a call, its leave, and where its outcome goes
+    step: Call,
+    ready: Ready,
+    seen: snapshot.Observed,
+    lane: Lane,
+    tools: Tools,
+    told: Callable[[object], None],
+    *,
+    held: bool = False,
+) -> Outcome[CutSnapshot | None]:
+    """Make the call that the doorkeeper let in, tell it the outcome, and write that down.
+
+    `held`: the caller holds the volume's writers still itself.
+    """
+    tools.doubts.add(seen.request.key)
+    outcome = await (_send(step, ready.plugin, ready.values) if held else _make(step, ready, seen, lane, tools))
+    told(outcome)
     folded = tools.fold(seen, step, outcome, tools.clock.now())
-    if isinstance(ready, Ready) and folded.handle and not _record(seen).handle:
+    if folded.handle and not _record(seen).handle:
         folded = dataclasses.replace(folded, route=ready.passage.route)
+    await _save(folded, seen, lane, tools)
+    return outcome
+
+
+async def _save(folded: Record, seen: snapshot.Observed, lane: Lane, tools: Tools) -> None:
     if folded != seen.record:
-        await lane.ledger.save(key, folded)
-    tools.doubts.discard(key)
+        await lane.ledger.save(seen.request.key, folded)
+    tools.doubts.discard(seen.request.key)
 
 
 def _record(seen: snapshot.Observed) -> Record:
@@ -191,8 +212,13 @@ def _record(seen: snapshot.Observed) -> Record:
     return seen.record
 
 
-async def prepare(step: Call, seen: snapshot.Observed, lane: Lane, tools: Tools) -> Ready | Outcome[None] | Hold:
-    """All that a call needs, up to the doorkeeper's word. What never leaves this process is refused, not unsure."""
+async def prepare(
+    step: Call, seen: snapshot.Observed, lane: Lane, tools: Tools, *, alone: bool = True
+) -> Ready | Outcome[None] | Hold:
+    """All that a call needs, up to the doorkeeper's word. What never leaves this process is refused, not unsure.
+
+    Not `alone`: the caller asks the doorkeeper itself, for several calls at once.
+    """
     if isinstance(step, act.Inspect) and step.assume_ready:
         return Done(None)
     ref = step.note.secret if isinstance(step, act.Create) else step.secret
@@ -207,7 +233,7 @@ async def prepare(step: Call, seen: snapshot.Observed, lane: Lane, tools: Tools)
     view = tools.plugins.view(seen.plugin.driver)
     passage = Passage(seen.request.key, view, plugin.route, (_subject(seen),), view.settle_seconds)
     _remind(step, seen, tools, passage)
-    held = tools.admission.hold(passage, tools.clock.now())
+    held = tools.admission.hold(passage, tools.clock.now()) if alone else None
     return held if held is not None else Ready(plugin, values, passage)
 
 

@@ -41,6 +41,7 @@ from bridge.ports.ledger import EntryFilter
 from bridge.ports.orchestrator import SnapshotDraft
 from tests.support import desk_reverts
 from tests.support import desk_rules as rules
+from tests.support.group_desk import MemoryGroupDesk
 
 DRIVER = "localdisk.snapbridge.io"
 STARTED_AT = 1_763_000_000.0
@@ -87,6 +88,7 @@ class MemoryDesk(desk_reverts.Reverting):
         self._plans: list[_Plan] = []
         self._changed: dict[tuple[int, str], asyncio.Event] = {}
         self._numbers = itertools.count(1)
+        self.groups = MemoryGroupDesk(self)
         self._volumes = [
             Volume("east", "default", name, DRIVER, f"vol-{name}", 10 * GIB) for name in ("db", "logs", "photos")
         ]

@@ -179,6 +179,10 @@ class MemoryPlugin:
         self.cannot_inspect = False
         self.secrets_seen: list[Mapping[str, str]] = []
         self.broken: list[str] = []
+        self.refused_volumes: set[str] = set()
+        """CSI volume_ids that are never cut."""
+        self.refusal = "INVALID_ARGUMENT"
+        """The code of a group's scripted refusal."""
         self.allowed: Callable[[str], str] = lambda _what: ""
         """A test's rule book: a sentence when this call may not be made now."""
         self._counter = 0
@@ -194,7 +198,9 @@ class MemoryPlugin:
     def view(self, driver: str) -> PluginView:
         if driver != self.driver:
             return PluginView(driver)
-        return PluginView(driver, self.known, self.healthy, frozenset(self.capabilities), "asleep")
+        return PluginView(
+            driver, self.known, self.healthy, frozenset(self.capabilities), "asleep", route=Route.SOCKET
+        )
 
     def controller(self, driver: str) -> MemoryPlugin | None:
         return self if driver == self.driver and self.known and self.healthy else None
@@ -230,6 +236,8 @@ class MemoryPlugin:
         early = _early(fault)
         if early is not None:
             return early
+        if volume_handle in self.refused_volumes:
+            return Failed(Failure(FailureKind.REFUSED, "FAILED_PRECONDITION", "not this volume"))
         stored = self.stored.get(name)
         if stored is None:
             self._counter += 1
@@ -292,6 +300,8 @@ class MemoryPlugin:
         fault = self._before("create group")
         self.secrets_seen.append(dict(secrets))
         early = _early(fault)
+        if early is not None and fault == "refused":
+            return Failed(Failure(FailureKind.REFUSED, self.refusal, "no"))
         if early is not None:
             return early
         group = self.groups.get(name)

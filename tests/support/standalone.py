@@ -21,8 +21,11 @@ from bridge.ports.identity import Caller
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 from bridge.service import work
+from bridge.service.booking import Booking
 from bridge.service.catalogue import Catalogue
 from bridge.service.desk import FrontDesk
+from bridge.service.group_booking import GroupBooking
+from bridge.service.group_desk import GroupFrontDesk
 from bridge.service.keeper import Keeper
 from bridge.service.lane import lane
 from bridge.service.operations import Operations
@@ -128,7 +131,11 @@ class Service:
         self.book = StubbornBook(ledger)
         clock = RealClock()
         numbers = itertools.count(1)
-        self.lanes = {cluster.cluster: lane(cluster, ledger, ledger, memory.NoSecrets(), fence=self._fence)}
+        self.lanes = {
+            cluster.cluster: lane(
+                cluster, ledger, ledger, memory.NoSecrets(), fence=self._fence, group_book=ledger.groups
+            )
+        }
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)
         self.sharing: set[str] = set()
@@ -143,6 +150,19 @@ class Service:
         )
         self.restores = Restores(self.lanes, catalogue, self.operations, tools)
         self.runner = Runner(self.lanes, tools, told=self.operations.told)
+        self.mint = lambda: f"id-{next(numbers):06}"
+        self.group_booking = GroupBooking(ledger.groups, tools, Booking(ledger, tools, keeper))
+        self.groups = GroupFrontDesk(
+            lanes=self.lanes,
+            book=ledger,
+            groups=ledger.groups,
+            booking=self.group_booking,
+            keeper=keeper,
+            operations=self.operations,
+            wake=self.runner.wake,
+            mint=self.mint,
+            now=clock.now,
+        )
         self.desk = FrontDesk(
             lanes=self.lanes,
             book=self.book,
@@ -151,7 +171,8 @@ class Service:
             restores=self.restores,
             wake=self.runner.wake,
             keeper=keeper,
-            mint=lambda: f"id-{next(numbers):06}",
+            mint=self.mint,
+            groups=self.groups,
         )
 
     def _fence(self, _driver: str) -> str:

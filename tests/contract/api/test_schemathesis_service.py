@@ -86,7 +86,7 @@ def _excused(response: Any) -> list[Any]:
         assert response.json()["retryable"]
         assert response.headers["retry-after"]
         return [not_a_server_error, positive_data_acceptance]
-    fields = ("next_token", "snapshot", "driver", "cluster", "volume", "capacityBytes", "name", "secrets")
+    fields = ("next_token", "snapshot", "group", "driver", "cluster", "volume", "capacityBytes", "name", "secrets")
     unknown = response.status_code in (404, 409)
     refused = response.status_code == 424 and response.json()["code"] == "INVALID_ARGUMENT"  # by the driver, in time
     if response.status_code == 422 and response.json()["code"] == "UNSUPPORTED":  # a standalone host stops nobody

@@ -10,12 +10,12 @@ import abc
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
 from bridge.model.failure import ConflictError, InvalidError, NotFoundError
-from bridge.model.keys import SNAPSHOT, Key, snapshot_key
+from bridge.model.keys import SNAPSHOT, Key, group_key, snapshot_key
 from bridge.model.plugin import NO_RULES, CallRules, Capability
 from bridge.model.snapshot import SnapshotStatus
 from bridge.model.volume import Volume
@@ -80,6 +80,12 @@ class Heard:
     async def ask(self, draft: SnapshotDraft) -> Key:
         self.drafts.append(draft)
         return snapshot_key(draft.cluster, draft.uid or f"asked-{len(self.drafts)}")
+
+    async def ask_group(
+        self, drafts: Sequence[SnapshotDraft], *, name: str, uid: str, max_skew_seconds: float | None = None
+    ) -> Key:
+        self.drafts.extend(drafts)
+        return group_key(drafts[0].cluster, uid)
 
     async def status(self, key: Key) -> SnapshotStatus | None:
         return None

@@ -14,8 +14,6 @@ from adapters.kubernetes import adapter
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.connection import Connection, open_connection
 from adapters.kubernetes.settings import Settings
-from bridge.model.keys import Key
-from bridge.model.snapshot import SnapshotRequest, SnapshotStatus
 from bridge.ports.orchestrator import Intake
 from bridge.ports.plugin import PluginSink
 from bridge.service import work
@@ -218,5 +216,5 @@ async def running(
                 task.cancel()
 
 
-async def _told(_key: Key, _request: SnapshotRequest, _status: SnapshotStatus) -> None:
+async def _told(*_: object) -> None:
     return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from adapters.nomad.settings import Settings
 from bridge.model.failure import BridgeError, NotFoundError
-from bridge.model.keys import Key, snapshot_key
+from bridge.model.keys import Key, group_key, snapshot_key
 from bridge.model.plugin import NO_RULES, CallRules, Capability
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import SnapshotState, SnapshotStatus
@@ -37,6 +37,8 @@ class MemoryIntake:
     def __init__(self) -> None:
         self.booked: dict[str, SnapshotDraft] = {}
         self.asks: list[SnapshotDraft] = []
+        self.groups: dict[str, tuple[str, tuple[str, ...], float | None]] = {}
+        """Group's uid -> its name, its members' uids, its largest skew."""
         self.refuse: dict[str, BridgeError] = {}
         """Volume id -> what to answer instead."""
         self.states: dict[str, SnapshotStatus] = {}
@@ -50,6 +52,14 @@ class MemoryIntake:
             raise self.refuse[draft.volume]
         self.booked.setdefault(draft.uid, draft)
         return snapshot_key(draft.cluster, draft.uid)
+
+    async def ask_group(
+        self, drafts: Sequence[SnapshotDraft], *, name: str, uid: str, max_skew_seconds: float | None = None
+    ) -> Key:
+        for draft in drafts:
+            await self.ask(draft)
+        self.groups.setdefault(uid, (name, tuple(draft.uid for draft in drafts), max_skew_seconds))
+        return group_key(drafts[0].cluster, uid)
 
     async def status(self, key: Key) -> SnapshotStatus | None:
         draft = self.booked.get(key.uid)
