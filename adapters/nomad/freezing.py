@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 THAW_SECONDS = 30.0
 _NOTE_SECONDS = 10.0
-_LIVE = ("pending", "running")
+_LIVE = ("pending", "running", "unknown")
+"""`unknown`: its client is not heard of; its tasks run on, and it may come back."""
+_UNDER_WAY = (State.NOTING, State.FREEZING, State.THAWING, State.CLOSING)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Freezing:
         self.target = target
         self.state = State.NEW
         self.why = ""
+        self.lost = ""
+        """Why it was over before it was thawed: what was cut under it is not what it seems."""
         self._is_found = is_found
 
     @classmethod
@@ -109,6 +113,8 @@ class Freezing:
 
     async def release(self, event: Event = Event.DONE) -> None:
         """Thaw, if it is frozen or owes it; whatever goes wrong, the note stays and it may be called again."""
+        if self.state in _UNDER_WAY:  # an error of our own broke the step off: nobody knows what it did
+            self.state = State.OWED
         if self.state is State.OWED:
             await self._drive(Event.BEGIN)
         elif self.state is State.NEW and self._is_found:
@@ -150,7 +156,20 @@ class Freezing:
         if not self._note.version:
             return Event.DONE  # it was never written
         note = dataclasses.replace(self._note, state=ended, steps=steps, failure=failure, updated_at=now)
-        return await self._put(note)
+        event = await self._put(note)
+        return Event.DONE if event is Event.FAILED and await self._is_dropped() else event
+
+    async def _is_dropped(self) -> bool:
+        """After a failed write: whether it was done all the same. If not, the next one starts from what is there."""
+        try:
+            async with asyncio.timeout(_NOTE_SECONDS):
+                there = await self._means.book.operation(self._note.id)
+        except (BridgeError, TimeoutError):
+            return False
+        if there is None:
+            return True
+        self._note = dataclasses.replace(self._note, version=there.version)
+        return there.state is not OperationState.RUNNING
 
     async def _put(self, note: Operation) -> Event:
         try:
@@ -176,6 +195,7 @@ class Freezing:
         before, event = self.why, await self._run(argv, "thaw", THAW_SECONDS)
         if event is Event.FAILED and await self._is_gone():
             event = Event.GONE
+            self.lost = f"{self.target} ended while it was frozen"
         if event is not Event.FAILED:
             self.why = before  # why it was not frozen; that a thaw had failed once is over
         return event
@@ -190,6 +210,8 @@ class Freezing:
             self.why = f"the {what} in {target} failed: {error}"
         else:
             if ran.exit_code == 0:
+                if ran.output.endswith(freeze_lines.LOST):
+                    self.lost = f"{target} was thawed by something else before"
                 return Event.DONE
             said = f": {ran.output[-300:]}" if ran.output else ""
             late = " (its time was over when it ended)" if ran.exit_code == freeze_lines.LATE else ""

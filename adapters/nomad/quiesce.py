@@ -132,7 +132,7 @@ class Quiescer:
         await self._let_go(hold, Event.DONE)
         if not end.made:
             return
-        why = hold.why
+        why = hold.why or next((one.lost for one in hold.freezings if one.lost), "")
         if hold.freezings and not why and not in_time:
             why = "the time of the freeze was up before the driver had answered"
         if hold.freezings and not why and not end.sure:

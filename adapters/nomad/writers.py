@@ -54,10 +54,10 @@ class Writers:
         return found
 
     async def _claims(self, namespace: str, volume: str) -> Sequence[str]:
-        """The allocations that run and claim the volume."""
+        """The allocations that claim the volume and run, or may run on a client that is not heard of."""
         row = await self._read(f"/v1/volume/csi/{part(volume)}", {"namespace": namespace})
         stubs = (row or {}).get("Allocations") or ()
-        return [str(stub["ID"]) for stub in stubs if stub.get("ClientStatus") == "running"]
+        return [str(stub["ID"]) for stub in stubs if stub.get("ClientStatus") in ("running", "unknown")]
 
     async def _add(self, row: Row, found: Wanted) -> None:
         job = row.get("Job") or {}

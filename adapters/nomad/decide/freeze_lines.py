@@ -13,22 +13,31 @@ from __future__ import annotations
 SHELL = "/bin/sh"
 LATE = 75
 """The freeze ended when its time was over; it was thawed at once."""
+LOST = "snapbridge-freeze-lost"
+"""What a thaw writes when something else had thawed before it: the switch, or an earlier freeze that ended late."""
 
-_FILES = 'f="${NOMAD_ALLOC_DIR:-/tmp}/.snapbridge-freeze-$1"'
+# A redirection that fails ends a whole shell, so each one has a shell of its own: a full disk must not stop a thaw.
+_FILES = """\
+p="${NOMAD_ALLOC_DIR:-/tmp}/.snapbridge-freeze-"; f="$p$1"
+tell() { for other in "$p"*; do [ "$other" = "$f" ] || [ ! -e "$other" ] || (echo lost > "$other"); done; }
+stop() { [ ! -e "$f" ] || (: > "$f.stop"); }"""
 
 _FREEZE = f"""\
 {_FILES}
-: > "$f" || exit 74
+(: > "$f") || exit 74
 (
   sleep "$2"
   while [ -e "$f" ]; do
-    if {SHELL} -c "$4"; then rm -f "$f" "$f.stop"; else sleep 2; fi
+    stop; tell
+    if {SHELL} -c "$4" && rm -f "$f" "$f.stop"; then break; fi
+    sleep 2
   done
 ) </dev/null >/dev/null 2>&1 &
 {SHELL} -c "$3"
 code=$?
 if [ -e "$f.stop" ] || [ ! -e "$f" ]; then
-  {SHELL} -c "$4"
+  tell 2>/dev/null
+  until {SHELL} -c "$4"; do sleep 2; done
   exit {LATE}
 fi
 exit $code
@@ -36,10 +45,13 @@ exit $code
 
 _THAW = f"""\
 {_FILES}
-[ ! -e "$f" ] || : > "$f.stop"
+lost={LOST}
+[ ! -e "$f" ] || [ -s "$f" ] || lost=
+stop 2>/dev/null
 {SHELL} -c "$2"
 code=$?
 [ $code -ne 0 ] || rm -f "$f" "$f.stop"
+[ -z "$lost" ] || echo "$lost"
 exit $code
 """
 

@@ -6,6 +6,7 @@ A freeze makes a marker file and its thaw removes it, so that what the task is c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from adapters.nomad.freezing import Means
 from adapters.nomad.quiesce import Held, Quiescer
 from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
-from bridge.model.failure import Failure, FailureKind
+from bridge.model.failure import Failure, FailureKind, UnavailableError
 from bridge.model.keys import snapshot_key
 from bridge.model.operation import OperationState
 from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, VolumeSource, Wish
@@ -312,6 +313,104 @@ async def test_a_task_that_has_gone_owes_nothing(place: Place) -> None:
     await place.client.call("DELETE", "/v1/job/web", {"purge": "true"})
     async with running(guard.run()):
         await until(lambda: not guard.problems(), "let go", LIMIT)
+    assert await place.notes() == []
+
+
+async def test_a_task_that_ended_under_the_cut_was_not_held_still(place: Place) -> None:
+    """Another instance may have taken its place, and written."""
+    await place.run()
+    guard = place.guard()
+    hold = await held(place, guard)
+    (allocation,) = place.agent.state.job_allocations("default", "web")
+    await place.client.call("DELETE", "/v1/job/web")
+    await until(lambda: allocation.client == "complete", "the task has ended", LIMIT)
+    await guard.after_cut(hold, MADE)
+    labels = await place.labels()
+    assert labels["consistency"] == "crash-consistent"
+    assert "ended while it was frozen" in labels["consistency_why"]
+
+
+async def test_a_freeze_that_its_own_switch_has_ended_is_no_quiesced_cut(place: Place) -> None:
+    await place.run()
+    guard = place.guard()
+    hold = await held(place, guard)
+    for path in (place.agent.data_dir / "alloc").rglob(".snapbridge-freeze-*"):
+        path.unlink()  # as the switch does after its thaw; its clock may run faster than ours
+    await guard.after_cut(hold, MADE)
+    assert "was thawed by something else" in (await place.labels())["consistency_why"]
+    assert await place.notes() == []
+
+
+async def test_a_client_that_is_not_heard_of_still_owes_its_thaw(place: Place) -> None:
+    """Nomad calls the allocation `unknown`; its task runs on, frozen."""
+    await place.run(snapbridge_thaw="exit 1", snapbridge_quiesce_seconds="300")
+    guard = place.guard()
+    hold = await held(place, guard)
+    (allocation,) = place.agent.state.job_allocations("default", "web")
+    allocation.client = "unknown"
+    await guard.after_cut(hold, MADE)
+    assert guard.problems()
+    assert len(await place.notes()) == 1
+
+
+async def test_a_writer_on_a_client_that_is_not_heard_of_is_a_writer(place: Place) -> None:
+    await place.run(snapbridge_quiesce="exit 1")
+    (allocation,) = place.agent.state.job_allocations("default", "web")
+    allocation.client = "unknown"
+    refusal = await place.guard().before_cut((place.request,))
+    assert isinstance(refusal, Failure)
+    assert refusal.code == NOT_QUIESCED
+
+
+class SlowAnswers:
+    """A book whose answer to one write is lost; the write is done all the same."""
+
+    def __init__(self, book: SqlLedger) -> None:
+        self._book = book
+        self.lose = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._book, name)
+
+    async def put_operation(self, operation: Any) -> Any:
+        stored = await self._book.put_operation(operation)
+        if self.lose:
+            self.lose = False
+            raise UnavailableError("the answer was lost")
+        return stored
+
+
+async def test_an_end_of_a_note_whose_answer_is_lost_is_an_end(place: Place) -> None:
+    await place.run()
+    book = SlowAnswers(place.ledger)
+    guard = Quiescer(Means("east", place.client, book, WallClock()))  # type: ignore[arg-type]
+    hold = await held(place, guard)
+    book.lose = True
+    await guard.after_cut(hold, MADE)
+    async with running(guard.run()):
+        await until(lambda: not guard.problems(), "nothing is owed", LIMIT)
+    assert await place.notes() == []
+
+
+async def test_a_freeze_broken_off_by_a_bug_is_thawed(place: Place) -> None:
+    await place.run()
+
+    class Broken(SlowAnswers):
+        async def put_operation(self, operation: Any) -> Any:
+            if self.lose:
+                self.lose = False
+                raise RuntimeError("a bug")
+            return await self._book.put_operation(operation)
+
+    book = Broken(place.ledger)
+    guard = Quiescer(Means("east", place.client, book, WallClock()))  # type: ignore[arg-type]
+    hold = await held(place, guard)
+    book.lose = True
+    with contextlib.suppress(ExceptionGroup):
+        await guard.after_cut(hold, MADE)
+    async with running(guard.run()):
+        await until(lambda: not guard.problems(), "nothing is owed", LIMIT)
+    assert not place.marker.exists()
     assert await place.notes() == []
 
 

@@ -209,8 +209,14 @@ class Shell:
         self.thaw_text = f"rm -f '{self.marker}'; echo thaw >> '{self.log}'"
 
     def run(self, argv: list[str]) -> int:
+        return self._run(argv).returncode
+
+    def said(self, argv: list[str]) -> str:
+        return self._run(argv).stdout.decode()
+
+    def _run(self, argv: list[str]) -> subprocess.CompletedProcess[bytes]:
         environment = {"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(self.folder)}
-        return subprocess.run(argv, env=environment, check=False, timeout=60, capture_output=True).returncode
+        return subprocess.run(argv, env=environment, check=False, timeout=60, capture_output=True)
 
     def freeze(self, freeze_id: str = "a", seconds: float = 60.0, text: str = "") -> int:
         return self.run(freeze_lines.freeze(freeze_id, text or self.freeze_text, self.thaw_text, seconds))
@@ -301,3 +307,54 @@ def test_quotes_and_newlines_arrive_as_they_are(shell: Shell) -> None:
     assert shell.freeze(text=f"""printf '%s' "it's $((1+1))" > '{out}'\ntrue""") == 0
     assert out.read_text() == "it's 2"
     assert shell.thaw() == 0
+
+
+def test_a_freeze_that_ends_while_its_switch_thaws_does_not_stay(shell: Shell) -> None:
+    """Nobody else thaws here: the bridge is gone."""
+    thaw = f"echo begun >> '{shell.log}'; rm -f '{shell.marker}'; sleep 2"
+    freeze = f"while ! test -s '{shell.log}'; do sleep 0.05; done; sleep 0.5; touch '{shell.marker}'"
+    shell.run(freeze_lines.freeze("a", freeze, thaw, 1))
+    shell.until_thawed()
+
+
+def test_a_late_freeze_thaws_itself_until_it_works(shell: Shell) -> None:
+    tries = shell.folder / "tries"
+    thaw = f"echo x >> '{tries}'; test $(wc -l < '{tries}') -ge 2 && rm -f '{shell.marker}'"
+    slow = subprocess.Popen(
+        freeze_lines.freeze("a", f"sleep 1; {shell.freeze_text}", thaw, 60),
+        env={"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(shell.folder)},
+    )
+    while not shell.files():
+        time.sleep(0.02)
+    assert shell.thaw() == 0  # before anything was frozen, so its note is gone
+    assert slow.wait(30) == freeze_lines.LATE
+    assert not shell.marker.exists()
+
+
+def test_a_thaw_does_not_depend_on_a_place_for_its_own_file(shell: Shell) -> None:
+    assert shell.freeze() == 0
+    (shell.folder / ".snapbridge-freeze-a.stop").mkdir()  # as a full disk: it cannot be written
+    shell.thaw()
+    assert not shell.marker.exists()
+
+
+def test_a_thaw_tells_that_an_earlier_late_freeze_has_thawed_before(shell: Shell) -> None:
+    slow = subprocess.Popen(
+        freeze_lines.freeze("a", f"while ! test -e '{shell.marker}'; do sleep 0.05; done", shell.thaw_text, 60),
+        env={"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(shell.folder)},
+    )
+    while not shell.files():
+        time.sleep(0.02)
+    assert shell.thaw("a") == 0
+    assert shell.freeze("b") == 0
+    assert slow.wait(30) == freeze_lines.LATE
+    assert not shell.marker.exists()
+    assert freeze_lines.LOST in shell.said(freeze_lines.thaw("b", shell.thaw_text))
+
+
+def test_a_thaw_tells_that_the_switch_was_first(shell: Shell) -> None:
+    assert shell.freeze(seconds=1) == 0
+    shell.until_thawed()
+    assert freeze_lines.LOST in shell.said(freeze_lines.thaw("a", shell.thaw_text))
+    assert shell.freeze("b") == 0
+    assert freeze_lines.LOST not in shell.said(freeze_lines.thaw("b", shell.thaw_text))
