@@ -143,6 +143,7 @@ def _new_key() -> str:
 
 
 def _name_by_time(volume: str) -> str:
+    volume = volume.replace("/", "-").strip()
     return f"{volume}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bridge.model.failure import DeniedError, Failure, InvalidError, NotFoundError, UnavailableError
+from bridge.model.failure import DeniedError, Failure, FailureKind, InvalidError, NotFoundError, UnavailableError
 from bridge.model.outcome import Done, Failed
 from bridge.model.plugin import Capability
 from bridge.model.secret import NO_SECRET
@@ -140,4 +140,6 @@ def _not_listed(driver: str, failure: Failure, token: str) -> ForeignPage:
         message = f"the plugin of driver {driver!r} does not take this page token: {failure.message}"
         raise InvalidError(message, field="next_token", hint="start without one")
     message = f"the plugin of driver {driver!r} did not list its snapshots: {failure.message}"
+    if failure.kind is FailureKind.REFUSED:
+        raise InvalidError(message, field="driver", hint=failure.hint)
     raise UnavailableError(message, field="driver", hint=failure.hint or "try again")
