@@ -265,8 +265,8 @@ def _move(seen: Observed, now: float, limits: Limits) -> Step | None:
     for at, (swap, one) in pairs:
         if one.here == swap.old_handle:
             return _early(journal, now) or Forget(at)
-    for at, (_, one) in pairs:
-        if not one.here:
+    for at, (swap, one) in pairs:
+        if not one.here or not swap.placed:
             return _early(journal, now) or Place(at)
     return None
 
@@ -447,6 +447,8 @@ def fold_done(journal: Journal, step: Effect, handle: str = "", context: Mapping
             return _swapped(clean, at, new_handle=handle, context=dict(context or {}))
         case Keep(at):
             return _swapped(clean, at, kept=True)
+        case Place(at, back):
+            return clean if back else _swapped(clean, at, placed=True)
         case Pause():
             return dataclasses.replace(clean, pausing=True, paused=True, resumed=False, settle_until=0.0)
         case Resume():

@@ -58,6 +58,8 @@ class Swap:
     """A CreateVolume may have taken effect without telling us its handle."""
     kept: bool = False
     """We registered the old volume under `keep_as`."""
+    placed: bool = False
+    """The new volume's registration is done, with all that belongs to it."""
     unkept: bool = False
     undone: bool = False
     """The new volume is deleted again."""

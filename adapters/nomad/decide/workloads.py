@@ -161,8 +161,27 @@ def _refuse_target(job: Row, target: Row, volumes: Sequence[str]) -> None:
         raise ConflictError(f"version {version} of {name!r} does not mount {', '.join(strange)}")
 
 
-def _spec(job: Row) -> dict[str, Any]:
-    return {key: value for key, value in job.items() if key not in BOOKKEEPING}
+def _spec(job: Row) -> Any:
+    """What a version says, without what Nomad keeps of it."""
+    return _plain({key: value for key, value in job.items() if key not in BOOKKEEPING})
+
+
+def _plain(value: Any) -> Any:
+    """Each constraint once: Nomad adds its own ones again at every registration (seen on 2.0.6)."""
+    if isinstance(value, Mapping):
+        return {
+            key: _once(part) if key == "Constraints" and isinstance(part, list) else _plain(part)
+            for key, part in value.items()
+        }
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _once(rows: list[Any]) -> list[Any]:
+    found: list[Any] = []
+    for row in rows:
+        if row not in found:
+            found.append(row)
+    return found
 
 
 def _scales(job: Row, groups: Sequence[Row]) -> bool:
