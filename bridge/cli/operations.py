@@ -44,6 +44,10 @@ SHEET = Sheet(
 )
 
 
+MACHINE = ("swaps", "journal")
+"""Parts of a result that the service keeps for itself; `--json` shows them."""
+
+
 @click.group("op")
 def group() -> None:
     """See operations and wait for them."""
@@ -125,7 +129,7 @@ def describe(client: Any, operation_id: str, form: str) -> None:
             ("Updated at", operation["updatedAt"]),
             ("Asked by", operation["askedBy"]),
             ("Steps", [_step_text(step) for step in operation["steps"]]),
-            ("Result", operation["result"]),
+            ("Result", {name: value for name, value in operation["result"].items() if name not in MACHINE}),
             ("Failure", f"{failure['message']} ({failure['code']}, {failure['kind']})" if failure else ""),
             ("Remedy", failure["hint"] if failure else ""),
         ]

@@ -6,6 +6,8 @@ namespace "*" {
     "csi-list-volume", "csi-read-volume", # what volumes there are
     "csi-write-volume",                   # snapshots through Nomad's API; registering a restored volume
     "alloc-exec",                         # quiesce and thaw in tasks (raw_exec tasks: "alloc-node-exec" too)
+    "scale-job",                          # reverts in place: who uses the volume is scaled to 0 and back
+    # "submit-job", "csi-mount-volume",   # `nomad undo`, and reverts of jobs that cannot be scaled (docs/nomad/revert.md)
   ]
 
   variables {

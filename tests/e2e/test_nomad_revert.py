@@ -22,6 +22,9 @@ from tests.support import serve
 
 __all__ = ["place_of", "real_agent"]
 
+pytestmark = pytest.mark.timeout(900)
+"""A real agent copies a chroot for each task, on a busy machine for half a minute."""
+
 
 async def job_of(world: World, job: str) -> dict[str, Any]:
     return dict((await world.client.get(f"/v1/job/{job}")).data)
