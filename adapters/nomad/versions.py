@@ -84,7 +84,7 @@ TABLE: tuple[Row, ...] = (
     Row(Trait.NO_ACTIONS, FIRST, _before((1, 7, 0)), "",
         "tasks have no actions", "quiesce by exec"),
     Row(Trait.SYSTEM_JOBS_DO_NOT_SCALE, FIRST, _before((1, 9, 0)), "",
-        "a system job cannot be scaled to 0", "it is stopped and registered again"),
+        "a system job cannot be scaled to 0", "a revert stops it and starts its version again"),
     Row(Trait.NO_PLUGIN_EVENTS, FIRST, _before((1, 10, 0)), "GH-24724",
         "no CSI topics; asking for an unknown one needs a management token", "plugins are polled only"),
     Row(Trait.NO_VOLUME_EVENTS, (1, 10, 0), (1, 10, 5), "GH-26766",
@@ -103,7 +103,7 @@ TABLE: tuple[Row, ...] = (
         "the event stream's status line is HTTP/0.0", "blocking queries on the jobs instead"),
     Row(Trait.BLOCKED_EVALUATIONS_STAY, FIRST, _before((2, 0, 5)), "GH-28275",
         "registering a volume does not wake an evaluation that is blocked on it",
-        "the job is evaluated anew after its volume was put back"),
+        "a revert starts a job after its volume is back, which is a new evaluation"),
 )  # fmt: skip
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")

@@ -1,30 +1,47 @@
-# The least that snapbridge's token needs. Take out what you do not use.
+# The base: the least that snapbridge's token needs for snapshots, restores, hooks in job files and replicas. The other
+# files are parts to add for what you use, each a policy of its own; a token or a job's identity may have several:
+#   policy-revert.hcl      put a volume back under a job of one group, by scaling it
+#   policy-revert-any.hcl  the same for every job, by stopping it
+#   policy-quiesce.hcl     run the freeze and thaw commands of jobs inside their tasks
+#   policy-node.hcl        node agents (snapbridge node); they need nothing of this file
+# Reading volumes needs no capability of its own: list-jobs and read-job contain it. Of several paths that fit a variable
+# only the longest counts, so each stands for itself.
 
 namespace "*" {
   capabilities = [
-    "list-jobs", "read-job",              # hooks in job files; the event stream wants them in every namespace
-    "csi-list-volume", "csi-read-volume", # what volumes there are
-    "csi-write-volume",                   # snapshots through Nomad's API; registering a restored volume
-    "alloc-exec",                         # quiesce and thaw in tasks (raw_exec tasks: "alloc-node-exec" too)
-    "scale-job",                          # reverts in place: who uses the volume is scaled to 0 and back
-    # "submit-job", "csi-mount-volume",   # `nomad undo`, and reverts of jobs that cannot be scaled (docs/nomad/revert.md)
+    "list-jobs",        # the jobs and the volumes that there are
+    "read-job",         # a job's settings, a volume's claims; the event stream wants it in every namespace
+    "csi-write-volume", # snapshots through Nomad's API; registering a restored volume
   ]
 
   variables {
     path "snapbridge/*" {
-      capabilities = ["list", "read"]     # settings of jobs; secrets kept at nomadVar:NAMESPACE/snapbridge/…
+      capabilities = [
+        "read",         # settings of jobs (snapbridge/JOB); secrets kept at nomadVar:NAMESPACE/snapbridge/…
+      ]
     }
 
-    path "snapbridge/status/*" {          # summaries of jobs
-      capabilities = ["list", "read", "write", "destroy"]
+    path "snapbridge/status/*" {
+      capabilities = [
+        "read",         # whether a summary is ours before it is touched
+        "write",        # summaries of jobs (snapbridge/status/JOB)
+        "destroy",      # the summary of a job that is gone
+      ]
+    }
+
+    path "snapbridge/leader" {
+      capabilities = [
+        "read",         # who leads, and whether the lock is free
+        "write",        # the lock that replicas elect by
+      ]
     }
   }
 }
 
 plugin {
-  policy = "read"                         # "write" does not include it
+  policy = "read"       # the plugins, and every snapshot call; "write" does not include it
 }
 
 agent {
-  policy = "read"                         # the version of the agent, for its work-arounds
+  policy = "read"       # the version of the agent, for its work-arounds
 }

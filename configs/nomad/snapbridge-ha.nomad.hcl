@@ -1,7 +1,6 @@
 # snapbridge with two replicas: one leads, the other takes over. They share one ledger on storage that both clients mount
-# (NFSv4 or CephFS: file locks must work), and elect by the lock on a Nomad variable. Policies of the job's identity:
+# (NFSv4 or CephFS: file locks must work), and elect by the lock on a Nomad variable. The policy of the job's identity:
 #   nomad acl policy apply -namespace default -job snapbridge snapbridge configs/nomad/policy.hcl
-#   nomad acl policy apply -namespace default -job snapbridge snapbridge-leader configs/nomad/policy-leader.hcl
 # The standby is alive and not ready: the service's name leads to the leader only.
 
 job "snapbridge" {

@@ -29,7 +29,6 @@ _WRITE = _READ | {
     "host-volume-write", "host-volume-delete",
 }  # fmt: skip
 SHORTHANDS = {"read": _READ, "write": _WRITE, "deny": {"deny"}, "scale": {"scale-job", "list-jobs"}}
-VARIABLE_SHORTHANDS = {"read": {"list", "read"}, "write": {"list", "read", "write", "destroy"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +63,15 @@ class Caller:
         return {policy.coarse[kind] for policy in self.policies if kind in policy.coarse}
 
     def may_variable(self, namespace: str, path: str, capability: str) -> bool:
-        return self.management or any(
-            capability in capabilities and fnmatch.fnmatchcase(path, glob)
-            for policy in self.policies
-            for spaces, paths in policy.variables.items()
-            if fnmatch.fnmatchcase(namespace, spaces)
-            for glob, capabilities in paths.items()
-        )
+        """Of all rules that fit, only the closest one counts (acl/acl.go, AllowVariableOperation)."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for policy in self.policies:
+            for space, rules in policy.variables.items():
+                for glob, capabilities in rules.items():
+                    if fnmatch.fnmatchcase(namespace, space) and fnmatch.fnmatchcase(path, glob):
+                        found.setdefault((space, glob), set()).update(capabilities)
+        closest = max(found, key=lambda rule: (len(rule[0].strip("*")), len(rule[1].strip("*"))), default=None)
+        return self.management or (closest is not None and capability in found[closest])
 
 
 Check = Callable[[Caller, str], bool]
@@ -136,7 +137,8 @@ def _variable_rules(block: hcl.Block) -> dict[str, set[str]]:
         for path in outer.of_type("path"):
             wanted: set[str] = set()
             for capability in path.attributes.get("capabilities", []):
-                wanted |= VARIABLE_SHORTHANDS["write"] if capability == "write" else {capability}
+                # read contains list, and write nothing else (acl/policy.go, expandVariablesCapabilities)
+                wanted |= {"read", "list"} if capability == "read" else {capability}
             rules[path.labels[0]] = wanted
     return rules
 
