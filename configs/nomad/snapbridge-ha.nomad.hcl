@@ -7,7 +7,8 @@ job "snapbridge" {
   type = "service"
 
   group "snapbridge" {
-    count = 2
+    count          = 2
+    shutdown_delay = "3s" # its name is taken out of the catalogue before it stops
 
     constraint {
       operator = "distinct_hosts"
