@@ -65,7 +65,12 @@ async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> N
         await until_rows(service, "plugin", 1, role="controller", healthy=True)
         before = hook("before", "prestart", service.url, "snapshot")
         final = hook("final", "poststop", service.url, "snapshot", name, "--final", "--deletion-policy", "Retain")
-        await place_of.run_job(with_tasks(consumer_job(job, name), before, final))
+        final["Identities"] = None
+        badge = hook("badge", "prestart", service.url)
+        badge["Identities"][0].pop("TTL")
+        copied = ["${NOMAD_SECRETS_DIR}/nomad_snapbridge.jwt", "${NOMAD_ALLOC_DIR}/snapbridge.jwt"]
+        badge["Config"] = {"command": "/bin/cp", "args": copied}  # as in the sample
+        await place_of.run_job(with_tasks(consumer_job(job, name), before, badge, final))
         allocation = await place_of.allocation(job, "running")
         (made,) = await until_rows(service, "snapshot", 1, volume=name, ready=True)
         assert (made["labels"]["job"], made["deletionPolicy"]) == (job, "Delete")

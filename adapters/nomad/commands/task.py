@@ -1,17 +1,23 @@
 """The task that a command runs in: what Nomad tells it by its environment, and the proof of who it is.
 
-It reads variables and names files; it opens none of them and calls nobody.
+It reads variables and looks for files; it opens none of them and calls nobody.
+
+Nomad hands no identity of its own to a poststop task of a stopped allocation (client/widmgr: PreKill shuts the
+manager down; the task waits a minute for it in vain). So a task before it may leave its token in the allocation's
+shared directory, which only the tasks of the same group see; they have the same rights anyway.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 
 from bridge.ports.commands import Call, Exit, Service, StopError
 
 IDENTITY = 'identity { name = "snapbridge"  aud = ["snapbridge"]  ttl = "15m"  file = true }'
 TOKEN_FILE = "nomad_snapbridge.jwt"
+SHARED_TOKEN_FILE = "snapbridge.jwt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +32,13 @@ class Task:
     index: str
     """The allocation's place in its group, for `per_alloc` volumes."""
     token_file: str
+    shared_token_file: str = ""
+    """Where a task of the same group may have left its token; empty where there is no shared directory."""
+
+    def token(self) -> str:
+        """The file that there is; the task's own where there is neither."""
+        own, shared = pathlib.Path(self.token_file), pathlib.Path(self.shared_token_file)
+        return str(shared) if self.shared_token_file and not own.exists() and shared.exists() else str(own)
 
     def volume(self, given: str, claimed: Mapping[str, object]) -> str:
         """The id that is meant: as given, or with this allocation's index where only that one is claimed."""
@@ -42,6 +55,7 @@ def of(environ: Mapping[str, str]) -> Task:
             hint="`hook` is for tasks of a job; elsewhere use `snapbridge snapshot create`",
             code=Exit.USAGE,
         )
+    shared = environ.get("NOMAD_ALLOC_DIR", "").rstrip("/")
     return Task(
         job=environ.get("NOMAD_JOB_PARENT_ID") or environ["NOMAD_JOB_ID"],
         group=environ.get("NOMAD_GROUP_NAME", ""),
@@ -50,15 +64,21 @@ def of(environ: Mapping[str, str]) -> Task:
         allocation=environ["NOMAD_ALLOC_ID"],
         index=environ.get("NOMAD_ALLOC_INDEX", "0"),
         token_file=f"{environ['NOMAD_SECRETS_DIR'].rstrip('/')}/{TOKEN_FILE}",
+        shared_token_file=f"{shared}/{SHARED_TOKEN_FILE}" if shared else "",
     )
 
 
 def service(call: Call, task: Task) -> Service:
     """The service, called as this task. The token is read anew each time: Nomad renews its file."""
+    token_file = task.token()
     try:
-        return call.connect(token_file=task.token_file)
+        return call.connect(token_file=token_file)
     except StopError as stop:
-        if task.token_file in stop.message:
+        if token_file in stop.message:
             message = f"this task has no identity for snapbridge: {stop.message}"
-            raise StopError(message, hint=f"put this into the task's block: {IDENTITY}", code=Exit.DENIED) from None
+            hint = (
+                f"put this into the task's block: {IDENTITY}; a poststop task of a stopped job gets none from Nomad: "
+                f"let a prestart task copy its own to $NOMAD_ALLOC_DIR/{SHARED_TOKEN_FILE}"
+            )
+            raise StopError(message, hint=hint, code=Exit.DENIED) from None
         raise

@@ -111,7 +111,8 @@ class TaskProcess:
     def _identities(self) -> dict[str, str]:
         """Token files (mode 0644) and variables of the identity blocks (nomad.md 3.5)."""
         values: dict[str, str] = {}
-        for identity in [self.spec["Identity"], *(self.spec["Identities"] or [])]:
+        others = [] if self._is_after_kill() else self.spec["Identities"] or []
+        for identity in [self.spec["Identity"], *others]:
             token = self.agent.identity.sign(self.allocation, self.spec["Name"], identity)
             default = identity["Name"] == "default"
             if identity["File"]:
@@ -122,6 +123,16 @@ class TaskProcess:
                 values["NOMAD_TOKEN" if default else f"NOMAD_TOKEN_{identity['Name']}"] = token
                 values["NOMAD_UNIX_ADDR"] = f"unix://{self.secrets / 'api.sock'}"
         return values
+
+    def _is_after_kill(self) -> bool:
+        """A poststop task of an allocation that is being stopped: it gets its default identity only.
+
+        Not recorded; seen on a real agent, which waits a minute for them first (client/allocrunner/identity_hook.go:
+        PreKill shuts the identity manager down, client/widmgr/widmgr.go: Watch then gives nothing).
+        """
+        live = self.agent.runner.live.get(self.allocation.id)
+        hook = (self.spec.get("Lifecycle") or {}).get("Hook")
+        return hook == "poststop" and live is not None and live.stop.is_set()
 
     async def wait(self, stop: asyncio.Event | None, kill_seconds: float) -> int:
         """Wait for the end, or stop it: interrupt, then kill after the time. Returns the exit code."""

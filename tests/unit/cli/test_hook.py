@@ -165,6 +165,16 @@ def test_no_identity_says_what_to_write(hooked, capsys) -> None:
     assert 'identity { name = "snapbridge"' in err
 
 
+def test_a_token_that_another_task_of_the_group_left_is_taken(hooked, capsys, monkeypatch, tmp_path) -> None:
+    shared = tmp_path / "alloc"
+    shared.mkdir()
+    monkeypatch.setenv("NOMAD_ALLOC_DIR", str(shared))
+    hooked.token.rename(shared / "snapbridge.jwt")
+    assert hook(capsys, "db", "--final")[0] == exits.DONE
+    hooked.token.write_text("an.own.token")
+    assert hook(capsys, "db", "--final")[0] == exits.DENIED, "its own counts first"
+
+
 def test_a_denied_identity_keeps_the_services_words(hooked, capsys) -> None:
     hooked.token.write_text("an.old.token")
     code, _, err = hook(capsys)
