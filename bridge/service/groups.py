@@ -12,8 +12,9 @@ from bridge.model.failure import BridgeError
 from bridge.model.group import CutGroup, GroupRecord, GroupRequest, GroupStatus, Means, VolumesSource
 from bridge.model.keys import Key
 from bridge.model.outcome import Failed, Outcome
+from bridge.model.snapshot import Wish
 from bridge.ports.group import GroupSide
-from bridge.service import barrier, work
+from bridge.service import barrier, guarded, work
 from bridge.service.admission import Hold, Passage
 from bridge.service.lane import Lane
 from bridge.service.work import Ready, Tools
@@ -117,7 +118,7 @@ async def _call_and_save(step: gact.Call, seen: group.Observed, lane: Lane, tool
     outcome: Outcome[CutGroup | None]
     if isinstance(ready, Ready):
         with tools.admission.inside(ready.passage, tools.clock.now) as told:
-            outcome = await _send(step, ready)
+            outcome = await _make(step, ready, seen, lane, tools)
             told(outcome)
     else:
         outcome = ready
@@ -150,6 +151,27 @@ async def _prepare(step: gact.Call, seen: group.Observed, lane: Lane, tools: Too
 def _subjects(seen: group.Observed) -> tuple[str, ...]:
     source = seen.record.source if seen.record is not None else seen.request.source
     return source.handles if isinstance(source, VolumesSource) else (source.handle,)
+
+
+async def _make(
+    step: gact.Call, ready: Ready, seen: group.Observed, lane: Lane, tools: Tools
+) -> Outcome[CutGroup | None]:
+    """The plugin call; with the writers of all members held still around it where it may cut. See `work._make`."""
+    record = _record(seen)
+    may_cut = not record.handle and not record.condemned and seen.request.wish is Wish.PRESENT
+    if lane.guard is None or not isinstance(step, gact.CreateGroup) or not may_cut or not seen.request.together:
+        return await _send(step, ready)
+    found = [await lane.requests.observe(member.key) for member in seen.request.together]
+
+    async def send() -> Outcome[CutGroup | None]:
+        plugin = lane.calls(tools.plugins, seen.plugin.driver)
+        if plugin is None or plugin.route is not ready.passage.route:
+            return work.refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves any more")
+        return await _send(step, dataclasses.replace(ready, plugin=plugin))
+
+    first = bool(seen.writer) and step.note.writer == seen.writer and not step.note.unsure
+    requests = [one for one in found if one is not None]
+    return await guarded.cut(lane.guard, requests, send, first=first, clock=tools.clock)
 
 
 async def _send(step: gact.Call, ready: Ready) -> Outcome[CutGroup | None]:

@@ -6,11 +6,12 @@ Between the two calls of the guard nothing may be awaited without a bound: someb
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
-from bridge.model.snapshot import CutSnapshot, SnapshotRequest
+from bridge.model.snapshot import SnapshotRequest
 from bridge.ports.clock import Clock
 from bridge.ports.guard import CutEnd, Guard, Hold
 
@@ -18,14 +19,19 @@ MOST_REPEATS = 5
 PAUSE_SECONDS = 1.0
 LEAST_LEFT_SECONDS = 2.0
 
-Make = Callable[[], Awaitable[Outcome[CutSnapshot | None]]]
+T = TypeVar("T")
 
 
 async def cut(
-    guard: Guard, request: SnapshotRequest, make: Make, *, first: bool, clock: Clock
-) -> Outcome[CutSnapshot | None]:
-    """Make the call under a hold. `first`: no earlier call can have made the snapshot already."""
-    hold = await guard.before_cut((request,))
+    guard: Guard,
+    requests: Sequence[SnapshotRequest],
+    make: Callable[[], Awaitable[Outcome[T]]],
+    *,
+    first: bool,
+    clock: Clock,
+) -> Outcome[T]:
+    """Make the call that cuts these under one hold. `first`: no earlier call can have cut them already."""
+    hold = await guard.before_cut(requests)
     if isinstance(hold, Failure):
         return Failed(hold)
     made = False
@@ -37,7 +43,7 @@ async def cut(
     return outcome
 
 
-async def _within(hold: Hold, make: Make, clock: Clock) -> Outcome[CutSnapshot | None]:
+async def _within(hold: Hold, make: Callable[[], Awaitable[Outcome[T]]], clock: Clock) -> Outcome[T]:
     """Call, and call again as long as the hold lasts while it is unsure whether the copy was made."""
     unsure = False
     for repeat in range(MOST_REPEATS):

@@ -271,7 +271,7 @@ async def _make(
         return await _send(step, plugin, ready.values)
 
     first = bool(seen.writer) and step.note.writer == seen.writer and not step.note.unsure
-    return await guarded.cut(lane.guard, seen.request, send, first=first, clock=tools.clock)
+    return await guarded.cut(lane.guard, (seen.request,), send, first=first, clock=tools.clock)
 
 
 def _may_cut(seen: snapshot.Observed) -> bool:

@@ -83,6 +83,7 @@ class _Lane:
     groups: GroupSide
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
     fence: Callable[[str], str] = lambda _driver: ""
+    guard: None = None
 
     def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
         return plugins.controller(driver)

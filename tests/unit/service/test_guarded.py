@@ -73,7 +73,7 @@ class Calls:
 
 
 async def cut(guard: MemoryGuard, calls: Calls, *, first: bool = True) -> Outcome[CutSnapshot | None]:
-    return await guarded.cut(guard, REQUEST, calls, first=first, clock=guard.clock)
+    return await guarded.cut(guard, (REQUEST,), calls, first=first, clock=guard.clock)
 
 
 async def test_a_cut_under_the_hold() -> None:
