@@ -52,11 +52,17 @@ class Frozen:
 
 
 @asynccontextmanager
-async def job_of(world: World, **meta: str) -> AsyncIterator[Frozen]:
+async def job_of(world: World, *, second: str = "", **meta: str) -> AsyncIterator[Frozen]:
+    """A job whose task can be frozen; `second` is one more volume that it claims."""
     volume, job = world.fresh("held"), world.fresh("db")
     await world.volume(volume)
     given = {"snapbridge_quiesce": FREEZE, "snapbridge_thaw": THAW, **meta}
     row = consumer_job(job, volume, Meta=given)
+    if second:
+        await world.volume(second)
+        blocks = row["TaskGroups"][0]["Volumes"]
+        blocks["more"] = {**blocks["data"], "Source": second}
+        row["TaskGroups"][0]["Tasks"][0]["VolumeMounts"].append({"Volume": "more", "Destination": "/more"})
     row["TaskGroups"][0]["Tasks"][0]["Actions"] = [
         {"Name": "freeze", "Command": "/bin/sh", "Args": ["-c", FREEZE]},
         {"Name": "thaw", "Command": "/bin/sh", "Args": ["-c", THAW]},
@@ -89,6 +95,19 @@ async def test_a_cut_is_quiesced_by_commands_and_by_actions(place_of: World) -> 
                 assert made["labels"]["consistency"] == "quiesced"
                 await cli(service, "snapshot", "delete", made["uid"], "--yes", "--wait")
         assert {row["state"] for row in await freezes(service)} == {"done"}
+
+
+async def test_a_group_is_cut_under_one_freeze(place_of: World) -> None:
+    second = place_of.fresh("more")
+    async with serving(place_of) as service, job_of(place_of, second=second) as one:
+        await until_rows(service, "plugin", 1, role="controller", healthy=True)
+        words = ("--volume", one.volume, "--volume", second)
+        await cli(service, "group", "create", f"g-{one.volume}", *words, "--wait")
+        found = await rows(service, "snapshot", ready=True)
+        assert [row["labels"].get("consistency") for row in found] == ["quiesced", "quiesced"]
+        assert await one.log() == ["freeze", "thaw"]
+        assert await one.is_thawed()
+        await cli(service, "group", "delete", f"g-{one.volume}")
 
 
 async def test_a_freeze_that_fails_fails_the_snapshot_and_cuts_nothing(place_of: World) -> None:
