@@ -139,6 +139,7 @@ class Service:
             writer=mint(),
             busy=lambda key: self.restores.busy(key) or self.reverts.busy(key),
             kept=self.keeper.sentence,
+            pinned=self.keeper.pinned,
             started_at=self.clock.now(),
             made=self.keeper.made,
             on_step=self._count_step,

@@ -81,6 +81,9 @@ async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | N
     if busy:
         request = dataclasses.replace(request, in_use=busy)
     record = await side.ledger.load(key)
+    going = request.wish is Wish.ABSENT or (record is not None and record.condemned)
+    if going and not request.in_use:
+        request = dataclasses.replace(request, in_use=await tools.pinned(request.members))
     driver = record.driver if record is not None else request.driver
     writer = "" if key in tools.doubts else tools.writer
     return group.Observed(request, record, tools.plugins.view(driver), writer)

@@ -78,6 +78,12 @@ class Keeper:
         sharing = await self.sharing(record.driver, record.handle)
         return f"the volume {_name(sharing[0])} was restored from it and shares its blocks" if sharing else ""
 
+    async def pinned(self, keys: Sequence[Key]) -> str:
+        """Who pinned one of these; empty when nobody did."""
+        for pin in await self._book.pins(keys):
+            return f"its member {pin.key.uid} is {pin}"
+        return ""
+
     async def demand_free(self, found: SnapshotView) -> None:
         """PinnedError, InUseError: it cannot be deleted now. For the desk."""
         for pin in await self._book.pins([found.key]):

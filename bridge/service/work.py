@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from bridge.decide import action as act
 from bridge.decide import snapshot
@@ -28,6 +28,10 @@ Kept = Callable[[SnapshotRequest, Record], Awaitable[str]]
 
 
 async def _kept_by_nobody(_request: SnapshotRequest, _record: Record) -> str:
+    return ""
+
+
+async def _pinned_by_nobody(_keys: Sequence[Key]) -> str:
     return ""
 
 
@@ -68,6 +72,8 @@ class Tools:
     """A sentence naming what of our own uses the snapshot now (a restore under way); empty when nothing does."""
     kept: Kept = _kept_by_nobody
     """Pins, and volumes that share its blocks."""
+    pinned: Callable[[Sequence[Key]], Awaitable[str]] = _pinned_by_nobody
+    """Who pinned one of these, in a sentence; empty when nobody did. A group goes with all its members."""
     made: Made = remember_nothing
     fold: Fold = snapshot.fold
     on_step: Callable[[Key, act.Action], None] = lambda _key, _step: None

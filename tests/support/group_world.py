@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bridge.decide import action as act
 from bridge.decide import group
@@ -28,6 +28,8 @@ class GroupWorld(World):
     """Ports, their state, and the process that comes and goes."""
 
     decide: Decide = group.decide
+    pins: frozenset[Key] = frozenset()
+    """Members that somebody pinned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,8 +65,13 @@ class GroupWorld(World):
             return self._delete_breach(what.removeprefix("delete group "))
         return f"{what}: a member was touched by itself" if "group" not in what else ""
 
+    async def _pinned(self, keys: Sequence[Key]) -> str:
+        return next((f"its member {key.uid} is pinned" for key in keys if key in self.pins), "")
+
     async def _step(self) -> gact.GroupAction:
-        tools = work.Tools(self.plugin, self.clock, f"writer-{self.incarnation}", doubts=self.doubts)
+        tools = work.Tools(
+            self.plugin, self.clock, f"writer-{self.incarnation}", doubts=self.doubts, pinned=self._pinned
+        )
         side = GroupSide(self.requests, self.ledger)
         lane = _Lane(side)
         seen = await groups.observe(KEY, side, tools)

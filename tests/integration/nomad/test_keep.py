@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from adapters.nomad.client import Client
 from tests.contract.nomad.world import eventually
 from tests.integration.nomad.conftest import make_volume
@@ -139,3 +141,58 @@ async def test_a_secret_with_a_comma_is_told_with_its_remedy_and_never_shown(
         secret.write_text(json.dumps({"password": "hunter2"}))
         described = await cli(service, "snapshot", "describe", uid)
         assert "hunter2" not in described.stdout
+
+
+@pytest.mark.parametrize(("verb", "when"), [("restore", "after it"), ("clone", "before the effect")])
+async def test_a_kill_during_the_create_leaves_one_volume_and_it_is_registered(
+    agent: FakeNomad, client: Client, driver: HostPathDriver, verb: str, when: str
+) -> None:
+    """kill -9 while CreateVolume is with Nomad, which has made it or not: the next start ends with one volume."""
+    await make_volume(client, "data")
+    async with serving(agent) as service:
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        uid = json.loads(done.stdout)["snapshot"]["uid"]
+        before = set(driver.volumes)
+        agent.cut_next("PUT", "/v1/volume/csi/*/create", after=when == "after it", times=1000)
+        noun = ("snapshot", "restore", uid) if verb == "restore" else ("volume", "clone", "data")
+        operation = json.loads((await cli(service, *noun, "--as", "new", "--json")).stdout)["id"]
+
+        async def noted() -> bool:
+            row = await asyncio.to_thread(service.get, f"/v1/operations/{operation}")
+            return any(step["name"] == "creating the volume" for step in row["steps"])
+
+        await eventually(noted, "the create is under way", 30)
+        await asyncio.to_thread(service.kill)
+        agent.clear_faults()
+        await asyncio.to_thread(service.start)
+        done = await cli(service, "op", "watch", operation, "--timeout", "60s")
+        assert done.returncode == 0, done.stderr
+        assert len(set(driver.volumes) - before) == 1
+        rows = (await asyncio.to_thread(service.get, "/v1/volumes"))["items"]
+        assert sorted(row["name"] for row in rows) == ["data", "new"]
+
+
+async def test_a_restore_that_nomad_loses_and_then_refuses_is_abandoned_with_its_name(
+    agent: FakeNomad, client: Client, driver: HostPathDriver
+) -> None:
+    await make_volume(client, "data")
+    async with serving(agent) as service:
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        uid = json.loads(done.stdout)["snapshot"]["uid"]
+        agent.fail_next(
+            "PUT", "/v1/volume/csi/*/create", text="rpc error: code = Internal desc = the pool went away", times=1000
+        )
+        operation = json.loads((await cli(service, "snapshot", "restore", uid, "--as", "new", "--json")).stdout)["id"]
+
+        async def failing() -> bool:
+            row = await asyncio.to_thread(service.get, f"/v1/operations/{operation}")
+            return row["failure"] is not None
+
+        await eventually(failing, "the create fails", 30)
+        done = await cli(service, "op", "abandon", operation, "--yes")
+        assert done.returncode == 0, done.stderr
+        done = await cli(service, "op", "watch", operation, "--timeout", "60s")
+        assert done.returncode == 1
+        assert f"the volume 'restore-{operation}' may be on the backend (ABANDONED)" in done.stderr
+        assert "look for it on the backend" in done.stderr
+        assert "snapbridge_orphan_possible_total 1.0" in await asyncio.to_thread(service.metrics)

@@ -14,6 +14,7 @@ from bridge.model.snapshot import DeletionPolicy, HandleSource, SnapshotState, W
 from bridge.model.volume import Origin, Volume
 from bridge.ports.identity import Caller
 from bridge.ports.orchestrator import SnapshotDraft
+from tests.support.group_world import GroupWorld
 from tests.support.standalone import ADMIN, Service, running
 
 DRAFT = SnapshotDraft(cluster="c", namespace="default", name="one", volume="data", why="before the upgrade")
@@ -198,3 +199,17 @@ def _all():
     from bridge.ports.ledger import EntryFilter
 
     return EntryFilter()
+
+
+def test_a_group_with_a_pinned_member_is_not_deleted_until_that_is_unpinned() -> None:
+    """As kubectl deletes a group: no desk is asked."""
+    world = GroupWorld(pins=frozenset({snapshot_key("c", "m2")}))
+    world.settle()
+    assert len(world.group_handles()) == 1
+    world.want(wish=Wish.ABSENT, members=(snapshot_key("c", "m1"), snapshot_key("c", "m2")))
+    world.settle()
+    assert world.requests.told[-1].message == "its member m2 is pinned"
+    assert len(world.group_handles()) == 1
+    world.pins = frozenset()
+    world.settle()
+    assert world.group_handles() == set()
