@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from bridge.model.failure import InvalidError
-from bridge.model.plugin import CallRules, PluginView
+from bridge.model.plugin import THROUGH_ORCHESTRATOR_SECONDS, CallRules, PluginView, Route
 
 _BY_VERB: Mapping[str, float] = {
     "GetPluginInfo": 10.0,
@@ -105,8 +105,6 @@ def _given(value: N | None, otherwise: N) -> N:
     return otherwise if value is None else value
 
 
-THROUGH_API_SECONDS = 130.0
-"""An orchestrator gives a call at most 2 minutes (nomad.md 1.4); what it did not answer by then has ended."""
 _SNAPSHOT_VERBS = ("CreateSnapshot", "DeleteSnapshot")
 _GROUP_VERBS = ("CreateVolumeGroupSnapshot", "DeleteVolumeGroupSnapshot")
 
@@ -114,6 +112,7 @@ _GROUP_VERBS = ("CreateVolumeGroupSnapshot", "DeleteVolumeGroupSnapshot")
 def view_of(seen: PluginView, settings: RegistrySettings) -> PluginView:
     """The view with the paces that these settings give."""
     seconds = settings.calls.deadlines.seconds
+    least = THROUGH_ORCHESTRATOR_SECONDS if seen.route is Route.ORCHESTRATOR else 0.0
     return dataclasses.replace(
         seen,
         poll_first_seconds=settings.poll_first_seconds,
@@ -121,6 +120,6 @@ def view_of(seen: PluginView, settings: RegistrySettings) -> PluginView:
         retry_first_seconds=settings.call_retry_first_seconds,
         retry_most_seconds=settings.call_retry_most_seconds,
         concurrency=settings.calls.controller_concurrency,
-        settle_seconds=max(THROUGH_API_SECONDS, *map(seconds, _SNAPSHOT_VERBS)),
+        settle_seconds=max(least, *map(seconds, _SNAPSHOT_VERBS)),
         group_settle_seconds=max(map(seconds, _GROUP_VERBS)),
     )

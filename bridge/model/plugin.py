@@ -57,6 +57,10 @@ class Route(enum.Enum):
     """Not by us: requests are made as the orchestrator's objects, and another controller carries them out."""
 
 
+THROUGH_ORCHESTRATOR_SECONDS = 130.0
+"""An orchestrator gives a plugin call at most 2 minutes (nomad.md 1.4): what nobody answered by then has ended."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class InstanceId:
     """One running copy of a driver. `instance` is unique per driver and role: a socket path, a node, an API."""

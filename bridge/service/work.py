@@ -10,6 +10,7 @@ from bridge.decide import snapshot
 from bridge.model.failure import BridgeError, Failure, FailureKind, UnavailableError
 from bridge.model.keys import Key
 from bridge.model.outcome import Done, Failed, Outcome
+from bridge.model.plugin import THROUGH_ORCHESTRATOR_SECONDS, Route
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import CutSnapshot, Record, SnapshotRequest, SnapshotStatus, Wish
 from bridge.model.volume import Origin
@@ -248,7 +249,8 @@ def _remind(step: Call, seen: snapshot.Observed, tools: Tools, passage: Passage)
     note = step.note if isinstance(step, act.Create) else None
     if note is None or note.route is None or note.writer == tools.writer:
         return
-    left = tools.started_at + passage.settle_seconds - tools.clock.now()
+    least = THROUGH_ORCHESTRATOR_SECONDS if note.route is Route.ORCHESTRATOR else 0.0
+    left = tools.started_at + max(passage.settle_seconds, least) - tools.clock.now()
     if left > 0:
         tools.admission.unsettled(seen.plugin.driver, _subject(seen), note.route, tools.clock.now(), left)
 
