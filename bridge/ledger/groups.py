@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from bridge.ledger import codec, entries, journal, records, revision
+from bridge.ledger import codec, entries, journal, keeping, records, revision
 from bridge.ledger.revision import Revisions
 from bridge.ledger.schema import LIVE, group_records, groups
 from bridge.ledger.writer import Writer
@@ -158,6 +158,10 @@ def _find(connection: sa.Connection, cluster: str, namespace: str, name: str) ->
 def _change(connection: sa.Connection, revisions: Revisions, entry: GroupEntry) -> GroupEntry:
     what = f"the group {entry.key}"
     version = revision.parse(entry.version, what)
+    if entry.wish is Wish.ABSENT:
+        before = _entry(connection, groups.c.key == str(entry.key))
+        for one in entry.members if before is not None and before.wish is not Wish.ABSENT else ():
+            keeping.refuse_pinned(connection, one.key)
     saved = dataclasses.replace(entry, version=str(revisions.next()))
     mine = sa.update(groups).where(groups.c.key == str(entry.key), groups.c.version == version)
     if connection.execute(mine.values(**_columns(saved))).rowcount != 1:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from bridge.ledger import codec
-from bridge.ledger.schema import origins, records, requests
+from bridge.ledger.schema import groups, origins, records, requests
 from bridge.ledger.schema import pins as pins_table
 from bridge.model.failure import ConflictError, PinnedError
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
 from bridge.model.snapshot import Record, Wish
 from bridge.model.volume import Origin
+from bridge.ports.group import GroupEntry
 from bridge.ports.ledger import Entry
 
 _MOST_AT_ONCE = 500
@@ -28,7 +29,8 @@ def pin(connection: sa.Connection, pin: Pin) -> Pin:
     """Keep it. A wish to delete it that was booked first stands."""
     body = connection.scalar(sa.select(requests.c.body).where(requests.c.key == str(pin.key)))
     condemned = connection.scalar(sa.select(records.c.condemned).where(records.c.key == str(pin.key)))
-    if condemned or (body is not None and codec.loads(Entry, body).wish is Wish.ABSENT):
+    entry = codec.loads(Entry, body) if body is not None else None
+    if condemned or (entry is not None and (entry.wish is Wish.ABSENT or _group_goes(connection, entry))):
         raise ConflictError(
             "its deletion was asked for already, so it cannot be pinned",
             hint="a retained snapshot is taken back with `snapbridge snapshot set-policy`",
@@ -44,6 +46,14 @@ def pin(connection: sa.Connection, pin: Pin) -> Pin:
     unpin(connection, pin.key, pin.owner)
     connection.execute(sa.insert(pins_table).values(**values))
     return pin
+
+
+def _group_goes(connection: sa.Connection, entry: Entry) -> bool:
+    """Whether it is the member of a group whose deletion was asked for: it goes with that."""
+    if entry.group is None:
+        return False
+    body = connection.scalar(sa.select(groups.c.body).where(groups.c.key == str(entry.group)))
+    return body is not None and codec.loads(GroupEntry, body).wish is Wish.ABSENT
 
 
 def unpin(connection: sa.Connection, key: Key, owner: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from bridge.model.group import GroupRequest, GroupStatus, Means, VolumesSource
 from bridge.model.keys import Key
 from bridge.model.secret import SnapshotSecrets
-from bridge.model.snapshot import CutSnapshot, Record, SnapshotState, VolumeSource, Wish
+from bridge.model.snapshot import CutSnapshot, DeletionPolicy, Record, SnapshotState, VolumeSource, Wish
 from bridge.ports.group import GroupBook, GroupEntry, GroupSide
 from bridge.ports.ledger import Book, Ledger
 from bridge.ports.orchestrator import Orchestrator
@@ -61,6 +61,13 @@ class BookedGroups:
         """A pin on one member keeps them all: half a group is none."""
         for pin in await self._book.pins([one.key for one in entry.members]):
             return f"the snapshot {pin.key.uid} of it is {pin}"
+        for one in entry.members if entry.policy is DeletionPolicy.DELETE else ():
+            member = await self._book.entry(one.key)
+            handle = member.status.handle if member is not None and member.status is not None else ""
+            for other in await self._book.holders(one.driver, handle, adopted_only=True) if handle else ():
+                if other.wish is not Wish.ABSENT or other.policy is not DeletionPolicy.DELETE:
+                    name = f"{other.key.cluster}/{other.namespace}/{other.name}"
+                    return f"the snapshot {one.key.uid} of it is held by {name} too"
         return ""
 
     async def hold(self, request: GroupRequest) -> None:

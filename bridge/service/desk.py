@@ -205,6 +205,7 @@ class FrontDesk:
                 field="snapshot",
                 hint="change deletionPolicy there, on the content of the snapshot",
             )
+        await self._demand_alone(found)
         await self._keeper.set_policy(found.key, policy)
         detail = {"policy": policy.value, "before": found.policy}
         await self._book.audit(str(found.key), "set-policy", caller.name, detail)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from bridge.model.failure import ConflictError, DeniedError, InvalidError, NotFoundError, PinnedError
 from bridge.model.group import Means
+from bridge.model.keys import group_key
 from bridge.model.operation import OperationState
 from bridge.model.plugin import Capability, Route
-from bridge.model.snapshot import DeletionPolicy, SnapshotState
+from bridge.model.snapshot import DeletionPolicy, SnapshotState, Wish
 from bridge.model.view import GroupDraft
 from bridge.ports.identity import Caller
 from bridge.ports.ledger import EntryFilter
@@ -230,3 +232,54 @@ async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await test():  # noqa: ASYNC110 - what is looked at rings no bell
             await asyncio.sleep(0.01)
+
+
+async def test_a_pin_set_between_the_check_and_the_wish_keeps_the_group() -> None:
+    async with running() as service:
+        uid = await made(service)
+        member = (await service.groups.one(ADMIN, uid)).members[0]
+        entry = await service.ledger.groups.entry(group_key("c", uid))
+        assert entry is not None
+        await service.desk.pin_snapshot(ADMIN, member.key.uid, why="audit")
+        with pytest.raises(PinnedError):
+            await service.ledger.groups.change(dataclasses.replace(entry, wish=Wish.ABSENT))
+
+
+async def test_nobody_is_told_that_a_member_is_pinned_once_its_group_is_to_go() -> None:
+    async with running() as service:
+        able(service)
+        uid = await made(service)
+        member = (await service.groups.one(ADMIN, uid)).members[0]
+        entry = await service.ledger.groups.entry(group_key("c", uid))
+        assert entry is not None
+        await service.ledger.groups.change(dataclasses.replace(entry, wish=Wish.ABSENT))
+        with pytest.raises(ConflictError, match="its deletion was asked for already"):
+            await service.desk.pin_snapshot(ADMIN, member.key.uid, why="audit")
+
+
+async def test_a_member_has_no_policy_of_its_own() -> None:
+    """One call deletes them all: a member that was told to be retained would go with them."""
+    async with running() as service:
+        able(service)
+        uid = await made(service)
+        await settled(service, uid, SnapshotState.READY)
+        member = (await service.groups.one(ADMIN, uid)).members[0]
+        with pytest.raises(ConflictError, match="member of the group web"):
+            await service.desk.set_deletion_policy(ADMIN, member.key.uid, DeletionPolicy.RETAIN)
+
+
+async def test_a_group_stays_while_somebody_has_adopted_a_member() -> None:
+    async with running() as service:
+        able(service)
+        uid = await made(service)
+        await settled(service, uid, SnapshotState.READY)
+        handle = (await service.groups.one(ADMIN, uid)).members[0].status.handle
+        adopted = SnapshotDraft("c", "default", "mine", adopt_handle=handle, driver="d", uid="u-mine")
+        await service.desk.book_snapshot(service.lanes["c"], adopted)
+        await service.groups.delete(ADMIN, uid)
+
+        async def told() -> bool:
+            return "c/default/mine" in (await service.groups.one(ADMIN, uid)).status.message
+
+        await eventually(told)
+        assert handle in service.plugin.member_handles()
