@@ -165,7 +165,8 @@ class NomadVolumes:
             "RequestedCapacityMax": max(int(source.get("RequestedCapacityMax") or 0), volume.capacity_bytes or 0),
             "RequestedCapabilities": [dict(c) for c in capabilities],
             "Parameters": dict(volume.parameters or source.get("Parameters") or {}),
-            "Context": dict(volume.context or source.get("Context") or {}),
+            # The driver's own words about one volume: never those about another one.
+            "Context": dict(volume.context or (source.get("Context") if _same(volume, source) else None) or {}),
             "Secrets": dict(await self._secrets.resolve(secret)),
             "MountOptions": self._mount_options(volume, source, plugin_id),
         }
@@ -228,3 +229,8 @@ class NomadVolumes:
     def _reachable(self, name: str) -> None:
         if trouble := wire.unreachable_id(name):
             raise InvalidError(trouble, hint="register it under an id without one", field="volume")
+
+
+def _same(volume: Volume, source: wire.Row) -> bool:
+    """Whether this registration stands for the same volume on the backend."""
+    return bool(source) and wire.volume_handle(source) == volume.handle

@@ -25,6 +25,8 @@ from bridge.service.new_volumes import NewVolumes
 from bridge.service.saga import Saga
 
 ACKNOWLEDGED, REVERT, DELETED, FAILURES = "acknowledged", "revert", "deleted", "failures"
+CONTEXT = "context"
+"""What the driver once gave for the old volume: its registration is nothing without it."""
 
 
 class Acknowledgements:
@@ -100,7 +102,10 @@ class Acknowledgements:
             await self._put(operation, OperationState.FAILED, "refused", failure=kept)
             return None
         if kept is not None:  # from here on nobody can claim it; refused by the cluster while somebody does
+            result = {**operation.result, CONTEXT: json.dumps(dict(kept.context))}
+            await self._put(operation, OperationState.RUNNING, "old volume goes out of use", result=result)
             await lane.orchestrator.volumes.forget(operation.namespace, swap.keep_as)
+            operation = await self._operations.get(operation.id)
             await self._put(operation, OperationState.RUNNING, "old volume deregistered")
             operation = await self._operations.get(operation.id)
         secret = SecretRef.parse(swap.secret) if swap.secret else NO_SECRET
@@ -121,11 +126,16 @@ class Acknowledgements:
     async def _demand_unused(self, operation: Operation, lane: Lane, swap: Swap) -> Volume | Failure | None:
         """The kept registration, None when it is gone; a failure when the handle is anybody's."""
         kept: Volume | None = None
-        for volume in await lane.orchestrator.volumes.list():
-            if (volume.driver, volume.handle) != (swap.driver, swap.old_handle):
+        registered = [one for other in self._lanes.values() for one in await other.orchestrator.volumes.list()]
+        for volume in registered:
+            # An orchestrator may not know the driver at the moment: then it may be this one.
+            if volume.handle != swap.old_handle or volume.driver not in (swap.driver, ""):
                 continue
-            if (volume.namespace, volume.name) != (operation.namespace, swap.keep_as):
-                message = f"{swap.old_handle!r} is registered as {volume.namespace}/{volume.name} too"
+            if (volume.cluster, volume.namespace, volume.name) != (
+                operation.cluster, operation.namespace, swap.keep_as,
+            ):  # fmt: skip
+                where = f"{volume.cluster}/{volume.namespace}/{volume.name}"
+                message = f"{swap.old_handle!r} is registered as {where} too"
                 return Failure(FailureKind.REFUSED, "CONFLICT", message, "deregister it there if it may go")
             kept = volume
         if kept is not None:
@@ -144,7 +154,8 @@ class Acknowledgements:
     async def _register_again(self, operation: Operation, lane: Lane, swap: Swap) -> None:
         """The backend keeps it (a snapshot may depend on it), so it gets its name back."""
         like = await lane.orchestrator.volumes.find(operation.namespace, swap.volume)
-        volume = dataclasses.replace(like, name=swap.keep_as, handle=swap.old_handle, context={}, users=())
+        context = json.loads(operation.result.get(CONTEXT, "{}"))
+        volume = dataclasses.replace(like, name=swap.keep_as, handle=swap.old_handle, context=context, users=())
         await lane.orchestrator.volumes.register(volume, like)
 
     async def _mark(self, revert_id: str, what: str) -> None:

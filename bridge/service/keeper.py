@@ -119,7 +119,7 @@ class Keeper:
             volume
             for lane in self._lanes.values()
             for volume in await lane.orchestrator.volumes.list()
-            if volume.driver == driver and volume.handle in made
+            if volume.driver in (driver, "") and volume.handle in made  # empty: not known at the moment
         ]
 
     async def set_policy(self, key: Key, policy: DeletionPolicy) -> None:
