@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from bridge.decide.revert import Limits
@@ -36,6 +36,7 @@ class MemoryBook:
 
     def __init__(self) -> None:
         self.rows: dict[str, Operation] = {}
+        self.audited: list[tuple[str, dict[str, str]]] = []
 
     async def put_operation(self, operation: Operation) -> Operation:
         known = self.rows.get(operation.id)
@@ -44,6 +45,9 @@ class MemoryBook:
         stored = dataclasses.replace(operation, version=str(int(operation.version or "0") + 1))
         self.rows[operation.id] = stored
         return stored
+
+    async def audit(self, key: str, verb: str, who: str, detail: Mapping[str, str]) -> None:
+        self.audited.append((verb, dict(detail)))
 
     async def operation(self, operation_id: str) -> Operation | None:
         return self.rows.get(operation_id)
@@ -91,6 +95,10 @@ class Site:
             self._claims = {name: self.names[name] for name in self.watched}
             self.served.append(",".join(self._claims.values()))
 
+    def claim(self, name: str) -> None:
+        """Somebody else uses it."""
+        self._claims[name] = self.names[name]
+
     def _point(self, what: str, effect: Callable[[], None]) -> None:
         fault = self.script.next(what)
         if fault == "crash before":
@@ -117,6 +125,9 @@ class Site:
         handle = self.names[name]
         users = ("instance 1 of web",) if self._claims.get(name) == handle else ()
         return Volume("c", namespace, name, "d", handle, 100, users=users)
+
+    async def list(self, namespace: str = "") -> Sequence[Volume]:
+        return [await self.find("default", name) for name in sorted(self.names)]
 
     async def register(self, volume: Volume, like: Volume | None) -> None:
         def effect() -> None:

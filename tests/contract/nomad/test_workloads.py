@@ -14,6 +14,9 @@ from bridge.model.revert import Workload, WorkloadState
 from tests.contract.nomad.world import World, consumer_job, eventually
 
 
+pytestmark = pytest.mark.timeout(400)
+
+
 async def ready(world: World, **more: Any) -> tuple[str, str]:
     """A volume and a job that runs on it, its deployment over; returns both names."""
     volume, job = world.fresh("v"), world.fresh("web")
