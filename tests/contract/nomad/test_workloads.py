@@ -13,7 +13,6 @@ from bridge.model.failure import BridgeError, ConflictError, UnavailableError
 from bridge.model.revert import Workload, WorkloadState
 from tests.contract.nomad.world import World, consumer_job, eventually
 
-
 pytestmark = pytest.mark.timeout(400)
 
 
