@@ -17,7 +17,7 @@ from adapters.nomad.decide import hooks as decide
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.handles import list_volumes
 from bridge.model.failure import BridgeError, NotFoundError, UnavailableError
-from bridge.model.keys import Key
+from bridge.model.keys import Key, snapshot_key
 from bridge.model.secret import NO_SECRET, SnapshotSecrets
 from bridge.model.snapshot import DeletionPolicy
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Volumes
@@ -145,10 +145,19 @@ class Asks:
             while True:
                 self._bell.clear()
                 now = time.monotonic()
-                for ask in [one for one in self._pending.values() if self._is_due(one, now)]:
-                    ask.busy = True
-                    group.create_task(self._ask(ask, intake, gate), name=f"nomad-ask-{ask.wanted.uid}")
+                for asks in self._batches():
+                    if all(self._is_due(ask, now) for ask in asks):
+                        for ask in asks:
+                            ask.busy = True
+                        group.create_task(self._ask(asks, intake, gate), name=f"nomad-ask-{asks[0].wanted.uid}")
                 await self._rest(now)
+
+    def _batches(self) -> Sequence[Sequence[Ask]]:
+        """What is to be cut at one moment is asked for at once, when all of it is due."""
+        found: dict[str, list[Ask]] = {}
+        for uid, ask in self._pending.items():
+            found.setdefault(ask.wanted.group_uid or uid, []).append(ask)
+        return list(found.values())
 
     def _is_due(self, ask: Ask, now: float) -> bool:
         opened = "*" in self._open or ask.wanted.namespace in self._open
@@ -164,24 +173,35 @@ class Asks:
         except TimeoutError:
             return
 
-    async def _ask(self, ask: Ask, intake: Intake, gate: asyncio.Semaphore) -> None:
-        wanted = ask.wanted
+    async def _ask(self, asks: Sequence[Ask], intake: Intake, gate: asyncio.Semaphore) -> None:
         try:
             async with gate, asyncio.timeout(_ASK_SECONDS):
-                draft = await self._draft(ask)
-                key = await intake.ask(draft)
+                drafts = await self._drafts(asks)
+                first = asks[0].wanted
+                if first.group_uid:
+                    await intake.ask_group(drafts, name=first.group_name, uid=first.group_uid)
+                else:
+                    await intake.ask(drafts[0])
         except (NotFoundError, UnavailableError, TimeoutError) as error:
-            self._failed(ask, str(error) or "the service did not answer in time", hopeless=_hopeless(ask, error))
+            for ask in asks:
+                self._failed(ask, str(error) or "the service did not answer in time", hopeless=_hopeless(ask, error))
         except BridgeError as error:
-            self._failed(ask, str(error), hopeless=True)
+            for ask in asks:
+                self._failed(ask, str(error), hopeless=True)
         else:
-            self._refused.pop(wanted.uid, None)
-            self._asked[wanted.uid] = Asked(wanted, key, draft.why, draft.asked_by, draft.policy)
-            self._pending.pop(wanted.uid, None)
-            log.info("job %r version %d asked for %s of %r", wanted.job, wanted.version, wanted.name, wanted.volume)
-        ask.busy = False
+            for ask, draft in zip(asks, drafts, strict=True):
+                self._taken(ask.wanted, draft)
+        for ask in asks:
+            ask.busy = False
         self._bell.set()
-        self._on_change(ask.key)
+        self._on_change(asks[0].key)
+
+    def _taken(self, wanted: decide.Wanted, draft: SnapshotDraft) -> None:
+        key = snapshot_key(self._cluster, wanted.uid)
+        self._refused.pop(wanted.uid, None)
+        self._asked[wanted.uid] = Asked(wanted, key, draft.why, draft.asked_by, draft.policy)
+        self._pending.pop(wanted.uid, None)
+        log.info("job %r version %d asked for %s of %r", wanted.job, wanted.version, wanted.name, wanted.volume)
 
     def _failed(self, ask: Ask, text: str, *, hopeless: bool) -> None:
         wanted = ask.wanted
@@ -195,7 +215,13 @@ class Asks:
             self._pending.pop(wanted.uid, None)
             self._refused[wanted.uid] = (wanted, text)
 
-    async def _draft(self, ask: Ask) -> SnapshotDraft:
+    async def _drafts(self, asks: Sequence[Ask]) -> Sequence[SnapshotDraft]:
+        """One for each; what is cut together has one policy, and of two it is Retain."""
+        policies = {self._policy_of(ask.wanted) for ask in asks}
+        policy = DeletionPolicy.RETAIN if DeletionPolicy.RETAIN in policies else DeletionPolicy.DELETE
+        return [await self._draft(ask, policy) for ask in asks]
+
+    async def _draft(self, ask: Ask, policy: DeletionPolicy) -> SnapshotDraft:
         wanted = ask.wanted
         secret = NO_SECRET
         if any(plugin.secret for plugin in self._client.settings.plugins.values()):
@@ -205,7 +231,7 @@ class Asks:
             namespace=wanted.namespace,
             name=wanted.name,
             volume=wanted.volume,
-            policy=self._policy_of(wanted),
+            policy=policy,
             parameters=wanted.parameters,
             secrets=SnapshotSecrets(secret, secret, secret),
             asked_by=f"nomad job {wanted.job}",

@@ -163,7 +163,9 @@ class Telling:
     async def _last_of(self, asked: Asked, intake: Intake) -> summary.Last:
         wanted = asked.wanted
         status = await intake.status(asked.key)
-        return summary.Last(wanted.name, wanted.uid, asked.why, asked.asked_by, asked.policy, status)
+        return summary.Last(
+            wanted.name, wanted.uid, asked.why, asked.asked_by, asked.policy, wanted.group_name, status
+        )
 
 
 def _awaited(ask: Ask) -> str:

@@ -48,6 +48,10 @@ class Wanted:
     wait_seconds: float = 0.0
     """How long to wait until nobody writes to the volume any more."""
     named_policy: str = ""
+    together: bool = False
+    group_uid: str = ""
+    """The same for all that are cut at one moment; empty for what is cut alone."""
+    group_name: str = ""
 
     @property
     def why(self) -> str:
@@ -62,7 +66,11 @@ class Wanted:
     def labels(self) -> dict[str, str]:
         """For the record."""
         found = {"job": self.job, "group": ",".join(self.groups)}
-        return {**found, "policy": self.named_policy} if self.named_policy else found
+        if self.named_policy:
+            found["policy"] = self.named_policy
+        if self.group_name:
+            found["together"] = self.group_name
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ def plan(cluster: str, job: Row, items: Mapping[str, str] | None = None, *, purg
     if job.get("Periodic") or job.get("ParameterizedJob") or job.get("ParentID"):
         problems.extend(_template_problems(choices))
         choices = {}
-    wanted = tuple(_wanted(cluster, job, found, choices, problems))
+    wanted = _joined(cluster, job, found, tuple(_wanted(cluster, job, found, choices, problems)), problems)
     return dataclasses.replace(
         found,
         wanted=wanted,
@@ -222,7 +230,35 @@ def _wanted(
             moment=moment,
             wait_seconds=max(c.group.stop_wait_seconds for c in asked) if moment is Moment.STOP else 0.0,
             named_policy=",".join(sorted({c.group.policy for c in asked if c.group.policy})),
+            together=any(c.group.together for c in asked),
         )
+
+
+def _joined(
+    cluster: str, job: Row, found: Plan, wanted: tuple[Wanted, ...], problems: list[str]
+) -> tuple[Wanted, ...]:
+    """What is to be cut at one moment gets one group. Who is in it is part of every uid: with another volume it is
+    another group, and all of it is cut anew."""
+    members = [one for one in wanted if one.together]
+    if len(members) < 2:
+        return wanted
+    moment = members[0].moment
+    uid = snapshot_uid(cluster, job, json.dumps([one.volume for one in members]), moment)
+    name = "-".join(text for text in (_plain(found.job), f"v{found.version}", _word(moment), "all", uid[:8]) if text)
+    policies = {one.policy for one in members}
+    if len(policies) > 1:
+        problems.append(
+            f"{settings.TOGETHER} joins volumes with different {settings.DELETION_POLICY}; Retain is taken"
+        )
+    policy = DeletionPolicy.RETAIN if DeletionPolicy.RETAIN in policies else DeletionPolicy.DELETE
+    joined = []
+    for one in wanted:
+        if one.together:
+            own = snapshot_uid(cluster, job, json.dumps([uid, one.volume]), moment)
+            title = _snapshot_name(found, one.volume, own, moment)
+            one = dataclasses.replace(one, uid=own, name=title, policy=policy, group_uid=uid, group_name=name)
+        joined.append(one)
+    return tuple(joined)
 
 
 def _names(asked: Sequence[_Choice]) -> str:
@@ -237,9 +273,12 @@ def _policy(asked: Sequence[_Choice]) -> DeletionPolicy:
 
 def _snapshot_name(found: Plan, volume: str, uid: str, moment: Moment) -> str:
     """A name for people that no other version's snapshot has."""
-    stop = "stop" if moment is Moment.STOP else ""
-    parts = (_plain(found.job), _plain(volume), f"v{found.version}", stop, uid[:8])
+    parts = (_plain(found.job), _plain(volume), f"v{found.version}", _word(moment), uid[:8])
     return "-".join(text for text in parts if text)
+
+
+def _word(moment: Moment) -> str:
+    return "stop" if moment is Moment.STOP else ""
 
 
 def _plain(text: str) -> str:

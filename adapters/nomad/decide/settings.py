@@ -25,8 +25,9 @@ ON_STOP = "snapbridge_on_stop"
 ON_STOP_WAIT = "snapbridge_on_stop_wait"
 DELETION_POLICY = "snapbridge_deletion_policy"
 PARAMETERS = "snapbridge_parameters"
+TOGETHER = "snapbridge_together"
 POLICY = "snapbridge_policy"
-KNOWN = (VOLUMES, ON_DEPLOY, ON_STOP, ON_STOP_WAIT, DELETION_POLICY, PARAMETERS, POLICY)
+KNOWN = (VOLUMES, ON_DEPLOY, ON_STOP, ON_STOP_WAIT, TOGETHER, DELETION_POLICY, PARAMETERS, POLICY)
 ELSEWHERE: tuple[str, ...] = quiesce_settings.KEYS
 """Keys of ours that another module reads: they may stand in a job or group meta or in the variable."""
 
@@ -60,6 +61,8 @@ class GroupSettings:
     on_deploy: bool = False
     on_stop: bool = False
     stop_wait_seconds: float = _STOP_WAIT_SECONDS
+    together: bool = False
+    """Its volumes are cut at one moment with those of the job's other groups that want the same."""
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
     parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
     policy: str = ""
@@ -203,6 +206,7 @@ def _group(name: str, layer: Layer) -> tuple[GroupSettings, list[str]]:
         on_deploy=value(ON_DEPLOY, values.flag, False),
         on_stop=value(ON_STOP, values.flag, False),
         stop_wait_seconds=value(ON_STOP_WAIT, values.seconds, _STOP_WAIT_SECONDS),
+        together=value(TOGETHER, values.flag, False),
         deletion_policy=value(DELETION_POLICY, values.deletion_policy, DeletionPolicy.DELETE),
         parameters=value(PARAMETERS, values.parameters, {}),
         policy=value(POLICY, values.name, ""),
@@ -222,6 +226,8 @@ def _contradictions(settings: GroupSettings, layer: Layer) -> Iterator[str]:
         yield f'{VOLUMES} is set, but nothing says when; set {ON_DEPLOY} or {ON_STOP} = "true"'
     if ON_STOP_WAIT in layer and not settings.on_stop:
         yield f"{ON_STOP_WAIT} does nothing without {ON_STOP}"
+    if settings.together and not on:
+        yield f"{TOGETHER} does nothing without {ON_DEPLOY} or {ON_STOP}"
     if not settings.volumes and not on:
         idle = [key for key in (DELETION_POLICY, PARAMETERS, POLICY) if key in layer and layer[key].text.strip()]
         if idle:

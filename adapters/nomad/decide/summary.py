@@ -33,6 +33,8 @@ class Last:
     why: str
     asked_by: str
     policy: DeletionPolicy
+    group: str = ""
+    """The name of the group that it was cut with."""
     status: SnapshotStatus | None = None
 
 
@@ -136,7 +138,7 @@ def _rows(line: VolumeLine, link: str) -> Sequence[tuple[str, str]]:
             ("size", f"{status.size_bytes} bytes" if status.size_bytes else ""),
         ]
     rows += [("asked by", last.asked_by), ("why", last.why), ("deletion policy", last.policy.value)]
-    rows += [("uid", last.uid), ("link", f"{link}/v1/snapshots/{last.uid}" if link else "")]
+    rows += [("together", last.group), ("uid", last.uid), ("link", f"{link}/v1/snapshots/{last.uid}" if link else "")]
     return rows + waits
 
 

@@ -196,3 +196,31 @@ async def test_a_group_that_is_scaled_to_zero_is_no_stop(
         await until(lambda: path in agent.state.variables, "a summary", 20)
         await until(lambda: agent.state.variables[path].items["job_version"] == "1", "the new version is known", 20)
         assert (intake.asks, adapter.problems()) == ([], [])
+
+
+async def test_volumes_that_are_cut_together_are_asked_for_at_once_when_all_are_quiet(
+    agent: FakeNomad, client: Client, intake: MemoryIntake
+) -> None:
+    for name in ("v1", "v2"):
+        await make_volume(client, name)
+    row = job("web", "v1", meta={**STOP, "snapbridge_volumes": "*", "snapbridge_together": "true"})
+    blocks = row["TaskGroups"][0]["Volumes"]
+    blocks["logs"] = {**blocks["data"], "Source": "v2"}
+    row["TaskGroups"][0]["Count"] = 0
+    async with bridge(agent, intake):
+        await register(client, row)
+        hold(agent, "v2")
+        await stop(client)
+        path = ("default", "snapbridge/status/web")
+        await until(lambda: "still write" in str(agent.state.variables.get(path)), "it waits", 20)
+        assert intake.asks == []
+        let_go(agent, "v2")
+        await until(lambda: len(intake.groups) == 1, "one group", 20)
+        ((uid, (name, members, skew)),) = intake.groups.items()
+        assert (intake.volumes(), set(members), skew) == (["v1", "v2"], set(intake.booked), None)
+        assert {draft.labels["together"] for draft in intake.asks} == {name}
+        assert uid[:8] in name
+        await until(lambda: f"together: {name}" in str(agent.state.variables[path].items), "told", 20)
+    again = MemoryIntake()
+    async with bridge(agent, again):
+        await until(lambda: set(again.groups) == {uid}, "the same group after a restart", 20)

@@ -122,6 +122,7 @@ def test_groups_that_contradict_each_other() -> None:
         ({"snapbridge_colour": "red"}, None, "snapbridge_colour (job) is unknown; known keys are snapbridge_"),
         ({**ON, "snapbridge_policy": "two words"}, None, "snapbridge_policy is 'two words'; it is a name"),
         ({"snapbridge_on_stop": "true"}, None, "snapbridge_on_stop is set, but snapbridge_volumes names no volume"),
+        ({"snapbridge_volumes": "data", "snapbridge_together": "true"}, None, "snapbridge_together does nothing"),
         ({**ON, "snapbridge_on_stop_wait": "5"}, None, "snapbridge_on_stop_wait does nothing without"),
         ({**ON, "snapbridge_on_stop_wait": "soon"}, None, "it is a number of seconds from 0 to 3600"),
         ({**ON, "snapbridge_on_stop_wait": "nan"}, None, "it is a number of seconds from 0 to 3600"),
@@ -202,6 +203,36 @@ def test_groups_may_differ_in_when() -> None:
     meta = {"snapbridge_volumes": "data"}
     assert [w.volume for w in hooks.plan("east", job(meta, groups)).wanted] == ["v2"]
     assert [w.volume for w in hooks.plan("east", job(meta, groups, Stop=True)).wanted] == ["v1"]
+
+
+def test_volumes_that_are_cut_together_are_one_group() -> None:
+    groups = [
+        group("a", volumes={"data": csi("v1"), "logs": csi("v2")}),
+        group("b", volumes={"data": csi("v3")}, meta={"snapbridge_together": "false"}),
+        group("c", volumes={"data": csi("v4")}, meta={"snapbridge_deletion_policy": "Retain"}),
+    ]
+    meta = {**ON, "snapbridge_volumes": "*", "snapbridge_together": "true"}
+    plan = hooks.plan("east", job(meta, groups))
+    assert plan.problems == (
+        "snapbridge_together joins volumes with different snapbridge_deletion_policy; Retain is taken",
+    )
+    joined = [one for one in plan.wanted if one.group_uid]
+    assert [one.volume for one in joined] == ["v1", "v2", "v4"]
+    assert len({one.group_uid for one in joined}) == 1
+    assert len({one.uid for one in plan.wanted}) == 4
+    assert {one.policy for one in joined} == {DeletionPolicy.RETAIN}
+    assert joined[0].labels["together"] == joined[0].group_name == f"web-v3-all-{joined[0].group_uid[:8]}"
+    again = hooks.plan("east", job(meta, groups))
+    assert again == plan
+    fewer = hooks.plan("east", job(meta, groups[:2]))
+    assert {one.uid for one in fewer.wanted}.isdisjoint({one.uid for one in joined})
+
+
+def test_one_volume_is_cut_alone_also_together() -> None:
+    plan = hooks.plan("east", job({**ON, "snapbridge_together": "true"}))
+    assert plan.problems == ()
+    assert plan.wanted[0].group_uid == ""
+    assert plan.wanted[0].uid == hooks.plan("east", job(ON)).wanted[0].uid
 
 
 def test_a_policy_for_schedules_is_noted_only() -> None:
