@@ -1,4 +1,4 @@
-"""A job's last snapshot, end to end: the service is killed while it waits for quiet data, and nothing is lost or doubled.
+"""A job's last snapshot, end to end: the service is killed while it waits for quiet data; nothing is lost or doubled.
 
 On the fake agent, and on a real one where there is a binary; the CSI driver and its bytes are real on both.
 """
