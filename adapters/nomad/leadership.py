@@ -89,7 +89,7 @@ class VariableLock:
         if self._lock:
             return f"the lock on {where} was not renewed in time"
         who = f"{self.leader} leads" if self.leader else "nobody is known to lead yet"
-        return f"standing by ({where}); {who}"
+        return f"standing by ({where}); {who}" + (f"; {self._error}" if self._error else "")
 
     async def gained(self) -> None:
         async with self._turn:

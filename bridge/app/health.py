@@ -18,7 +18,9 @@ class ServiceHealth:
         plugins: Plugins,
         warnings: Sequence[str] = (),
         problems: Mapping[str, Callable[[], Sequence[str]]] | None = None,
+        fence: Callable[[], str] = lambda: "",
     ) -> None:
+        self._fence = fence
         self._orchestrators = orchestrators
         self._plugins = plugins
         self._warnings = warnings
@@ -34,6 +36,8 @@ class ServiceHealth:
         """The service itself, then each cluster, then each plugin, then warnings."""
         itself = "it stops" if self.stopping else "" if self.started else "it starts"
         found = [Check("service", itself)]
+        if reason := self._fence():
+            found.append(Check("leadership", reason))
         sentences = {one.cluster: one.ready() for one in self._orchestrators}
         # One far cluster does not take the service from the others; with none in view it is not ready.
         blind = all(sentences.values())

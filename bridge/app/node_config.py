@@ -26,7 +26,7 @@ class NodeSection(Section):
     announce_below: list[AbsolutePath] = ["/"]
     """Only drivers whose socket is below one of these are announced."""
     hub: str = ""
-    """HOST:PORT of the service's hub. Empty: carry no calls."""
+    """HOST:PORT of the service's hub, or of each of its replicas, separated by commas. Empty: carry no calls."""
     tls_cert_file: str = ""
     tls_key_file: str = ""
     hub_ca_file: str = ""

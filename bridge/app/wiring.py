@@ -166,6 +166,7 @@ class Service:
             self.registry,
             self.ledger.warnings(),
             {name: joined.problems for name, joined in self.joined.items()},
+            self.fence,
         )
 
         self.meter.watch(

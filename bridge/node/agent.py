@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import uuid
@@ -64,22 +65,22 @@ class NodeAgent:
 
     async def _dial_for_ever(self) -> None:
         pause = self._settings.retry_first_seconds
-        while True:
-            reason = await self._attach()
+        for hub in itertools.cycle(self._settings.hubs):
+            reason = await self._attach(hub)
             if not self.sentence:
                 pause = self._settings.retry_first_seconds
             if reason != self.sentence:
-                log.warning("not attached to the hub", extra={"hub": self._settings.hub, "reason": reason})
+                log.warning("not attached to the hub", extra={"hub": hub, "reason": reason})
             self.sentence = reason
             await self._clock.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, self._settings.retry_most_seconds)
 
-    async def _attach(self) -> str:
+    async def _attach(self, hub: str) -> str:
         """One stream, from its start to its end; returns why it is over."""
         reason = "the stream ended"
         try:
-            async with await self._channel() as channel:
-                await self._talk(node_pb2_grpc.NodeHubStub(channel).Attach())
+            async with await self._channel(hub) as channel:
+                await self._talk(node_pb2_grpc.NodeHubStub(channel).Attach(), hub)
         except* (_StreamEndedError, grpc.aio.AioRpcError, grpc.aio.UsageError, BridgeError, TimeoutError) as group:
             reason = _reason(group)
         except* Exception as group:
@@ -87,7 +88,7 @@ class NodeAgent:
             reason = f"an internal error: {group.exceptions[0]!r}"
         return reason
 
-    async def _channel(self) -> grpc.aio.Channel:
+    async def _channel(self, hub: str) -> grpc.aio.Channel:
         settings = self._settings
         options: list[tuple[str, str | int]] = [
             ("grpc.max_receive_message_length", settings.most_message_bytes),
@@ -96,13 +97,13 @@ class NodeAgent:
             ("grpc.enable_http_proxy", 0),
         ]
         if settings.tls is None:
-            return grpc.aio.insecure_channel(settings.hub, options=options)
+            return grpc.aio.insecure_channel(hub, options=options)
         credentials = await asyncio.to_thread(tls.client_credentials, settings.tls)
         if settings.tls.server_name:
             options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
-        return grpc.aio.secure_channel(settings.hub, credentials, options=options)
+        return grpc.aio.secure_channel(hub, credentials, options=options)
 
-    async def _talk(self, stream: _Stream) -> None:
+    async def _talk(self, stream: _Stream, hub: str) -> None:
         try:
             async with asyncio.timeout(self._settings.dial_timeout_seconds):
                 await stream.write(pb.FromNode(hello=self._hello()))
@@ -110,7 +111,7 @@ class NodeAgent:
             if not isinstance(first, pb.ToNode) or first.WhichOneof("kind") != "welcome":
                 raise _StreamEndedError(await _status(stream))
             self.sentence = ""
-            log.info("attached to the hub", extra={"hub": self._settings.hub})
+            log.info("attached to the hub", extra={"hub": hub})
             await self._attached(stream, first.welcome)
         finally:
             stream.cancel()

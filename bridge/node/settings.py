@@ -47,6 +47,7 @@ class HubSettings:
 class AgentSettings:
     """Which node this is, which hub it dials (empty: none), and where plugin sockets are found.
 
+    `hub` may name several addresses, separated by commas: those of a service's replicas, of which one listens.
     `patterns` are glob patterns (`DIR/*/csi.sock`) that are looked at again and again; `paths` are fixed sockets.
     """
 
@@ -69,11 +70,16 @@ class AgentSettings:
     most_message_bytes: int = 16 << 20
     most_calls: int = 512
 
+    @property
+    def hubs(self) -> tuple[str, ...]:
+        """The addresses to try, one after the other."""
+        return tuple(part.strip() for part in self.hub.split(",")) if self.hub else ()
+
     def __post_init__(self) -> None:
         check_node_name(self.node)
-        if self.hub:
-            check_address(self.hub, field="hub")
-            check_plaintext(self.hub, self.tls, self.plaintext_on_loopback, field="hub")
+        for hub in self.hubs:
+            check_address(hub, field="hub")
+            check_plaintext(hub, self.tls, self.plaintext_on_loopback, field="hub")
         for path in (*self.patterns, *self.paths):
             if not path.startswith("/"):
                 raise InvalidError(f"{path!r} is not an absolute path", field="paths")

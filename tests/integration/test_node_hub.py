@@ -16,7 +16,7 @@ import pytest_asyncio
 from bridge.csi.instance import Instance
 from bridge.csi.registry import Registry
 from bridge.csi.settings import CallSettings, Deadlines, RegistrySettings
-from bridge.model.failure import FailureKind
+from bridge.model.failure import FailureKind, InvalidError
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Capability, PluginDescription, Route
 from bridge.model.snapshot import CutSnapshot
@@ -59,11 +59,13 @@ class Site:
         certificate, key = (authority or self.authority).issue(node)
         return Tls(str(certificate), str(key), str(self.authority.path))
 
-    async def agent(self, node: str, socket: Path, tls: Tls | None = None) -> tuple[NodeAgent, asyncio.Task[None]]:
-        """An agent with a local registry; cancel its task to end it."""
+    async def agent(
+        self, node: str, socket: Path, tls: Tls | None = None, *, before: str = ""
+    ) -> tuple[NodeAgent, asyncio.Task[None]]:
+        """An agent with a local registry; cancel its task to end it. `before`: other hubs that it tries first."""
         local = Registry(REGISTRY, CLOCK)
         settings = AgentSettings(
-            node, f"127.0.0.1:{self.hub.port}", tls or self.tls_for(node), version="8", paths=(str(socket),),
+            node, f"{before}127.0.0.1:{self.hub.port}", tls or self.tls_for(node), version="8", paths=(str(socket),),
             topology={"zone": "a"},
         )  # fmt: skip
         agent = NodeAgent(settings, CLOCK, local)
@@ -100,6 +102,16 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 def failure(outcome: object) -> tuple[FailureKind, str]:
     assert isinstance(outcome, Failed), outcome
     return outcome.failure.kind, outcome.failure.code
+
+
+async def test_of_several_hubs_the_one_that_listens_is_found(site: Site, tmp_path: Path) -> None:
+    """The replicas of a service: one leads and listens."""
+    async with csi_server.serving(Plugin(node_id="n-1"), tmp_path / "a.sock"):
+        agent, _ = await site.agent("worker-1", tmp_path / "a.sock", before="127.0.0.1:1, 127.0.0.1:2, ")
+        await site.healthy("worker-1")
+        assert agent.sentence == ""
+    with pytest.raises(InvalidError, match="not HOST:PORT"):
+        AgentSettings("n", "127.0.0.1:1,nowhere", site.tls_for("n"))
 
 
 async def test_calls_are_carried_to_the_plugin_and_back(site: Site, tmp_path: Path) -> None:
