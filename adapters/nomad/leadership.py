@@ -99,6 +99,33 @@ class VariableLock:
         async with self._turn:
             await self._turn.wait_for(lambda: not self._lock)
 
+    @property
+    def mark_place(self) -> str:
+        return f"the Nomad variable {self._settings.variable}/ledger in the namespace {self._settings.namespace!r}"
+
+    async def last_mark(self) -> str:
+        _, mark = await self._mark()
+        return mark
+
+    async def leave_mark(self, mark: str) -> None:
+        index, _ = await self._mark()
+        query = {"namespace": self._settings.namespace, "cas": str(index)}
+        try:
+            await self._client.call("PUT", f"{self._path}/ledger", query, body={"Items": {"mark": mark}})
+        except AnswerError as error:
+            raise UnavailableError(str(errors.as_error(error, f"write {self.mark_place}"))) from None
+
+    async def _mark(self) -> tuple[int, str]:
+        """The variable's index and the mark in it; (0, "") where there is none: then the write makes it or fails."""
+        try:
+            answer = await self._client.get(f"{self._path}/ledger", {"namespace": self._settings.namespace})
+        except AnswerError as error:
+            if error.status == 404:
+                return 0, ""
+            raise UnavailableError(str(errors.as_error(error, f"read {self.mark_place}"))) from None
+        row: Row = answer.data or {}
+        return int(row.get("ModifyIndex") or 0), str((row.get("Items") or {}).get("mark") or "")
+
     async def run(self) -> None:
         try:
             while True:

@@ -15,7 +15,8 @@ from typing import Any
 from bridge.api.server import serve
 from bridge.api.standby import make_standby_app
 from bridge.app import config, metrics, wiring
-from bridge.model.failure import InvalidError, LockedError
+from bridge.ledger.store import SqlLedger
+from bridge.model.failure import InvalidError, LockedError, UnavailableError
 from bridge.ports.adapter import Catalogue
 from bridge.ports.health import Check
 from bridge.ports.leadership import Leadership
@@ -89,11 +90,30 @@ async def _enter(
         if stop.is_set():
             return None
         try:
-            made = wiring.assembled(settings, catalogue, leadership.why_not)
-            return await stack.enter_async_context(made)
+            made = await stack.enter_async_context(wiring.assembled(settings, catalogue, leadership.why_not))
+            await _know(made.ledger, settings, leadership)
         except LockedError as error:
             standby.waiting = f"this replica leads and waits for the ledger: {error}"
-            await asyncio.sleep(_AGAIN_SECONDS)
+        except UnavailableError as error:
+            standby.waiting = f"this replica leads and cannot begin: {error}"
+        else:
+            return made
+        await stack.aclose()
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _know(ledger: SqlLedger, settings: config.Config, leadership: Leadership) -> None:
+    """InvalidError unless this is the ledger that the last leader had: with another one, every snapshot would seem
+    to be nobody's. Then its mark is left for the next leader, before anything is done."""
+    last = await leadership.last_mark()
+    if last and not await ledger.has_mark(last):
+        raise InvalidError(
+            f"the ledger {settings.service.ledger_url} is not the one that the last leader had, or is an older copy",
+            field="service.data_dir",
+            hint="Give every replica the same data_dir, on storage that all of them mount. If the ledger was put "
+            f"back on purpose, remove {leadership.mark_place}.",
+        )
+    await leadership.leave_mark(await ledger.mark())
 
 
 async def _first_of(*works: Coroutine[Any, Any, object]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from bridge.ledger import codec, entries, journal, keeping, records
+from bridge.ledger import codec, entries, journal, keeping, marks, records
 from bridge.ledger.groups import SqlGroups
 from bridge.ledger.revision import Revisions
 from bridge.ledger.writer import Writer
@@ -54,6 +54,14 @@ class SqlLedger:
     def warnings(self) -> tuple[str, ...]:
         """Sentences about this store that its owner should know (an old SQLite)."""
         return self._warnings
+
+    async def mark(self) -> str:
+        """What tells this opening from every other, of this and of every other ledger."""
+        return await self._reader.run(marks.newest)
+
+    async def has_mark(self, mark: str) -> bool:
+        """Whether this is the ledger that had this mark, or a later copy of it."""
+        return await self._reader.run(functools.partial(marks.is_there, mark=mark))
 
     @property
     def commits(self) -> int:

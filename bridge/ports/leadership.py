@@ -27,6 +27,19 @@ class Leadership(Protocol):
         """Why no replica of ours can ever lead as things are (a right that is missing); else empty."""
         ...
 
+    async def last_mark(self) -> str:
+        """The mark of the ledger that the last leader had; empty when none was left. UnavailableError."""
+        ...
+
+    async def leave_mark(self, mark: str) -> None:
+        """Leave the mark of our ledger for the next leader. UnavailableError."""
+        ...
+
+    @property
+    def mark_place(self) -> str:
+        """Where the mark is, for people."""
+        ...
+
     async def run(self) -> None:
         """Stand, lead and stand by until cancelled; then give the right back, so that nobody waits for its end."""
         ...

@@ -29,9 +29,9 @@ namespace "*" {
       ]
     }
 
-    path "snapbridge/leader" {
+    path "snapbridge/leader*" {
       capabilities = [
-        "read",         # who leads, and whether the lock is free
+        "read",         # who leads, whether the lock is free, which ledger the last leader had
         "write",        # the lock that replicas elect by
       ]
     }

@@ -276,3 +276,28 @@ def test_an_old_sqlite_is_warned_about() -> None:
 async def test_the_bundled_sqlite_gives_no_warning() -> None:
     async with open_ledger("sqlite://", CLOCK) as ledger:
         assert ledger.warnings() == ()
+
+
+async def test_a_ledger_is_known_by_the_mark_of_an_opening(tmp_path: Path) -> None:
+    """An empty one, another one and an older copy of it are not the one that had the mark."""
+    own, copy, other = (tmp_path / name for name in ("own.db", "copy.db", "other.db"))
+    marks = []
+    for path, instant in ((own, 1000.25), (own, 2000.5), (other, 1500.0)):
+        async with open_ledger(f"sqlite:///{path}", StoppedClock(instant)) as ledger:
+            marks.append(await ledger.mark())
+            assert await ledger.has_mark(marks[-1])
+        if instant == 1000.25:
+            copy.write_bytes(own.read_bytes())
+    first, second, foreign = marks
+    assert len(set(marks)) == 3
+    for path, instant, known in (
+        (own, 3000.0, [first, second]),
+        (copy, 3001.0, [first]),
+        (other, 3002.0, [foreign]),
+        (tmp_path / "new.db", 3003.0, []),
+    ):
+        async with open_ledger(f"sqlite:///{path}", StoppedClock(instant)) as ledger:
+            assert [mark for mark in marks if await ledger.has_mark(mark)] == known, path
+            assert not await ledger.has_mark("nonsense")
+    async with open_ledger("sqlite://", StoppedClock(1.0)) as ledger:
+        assert await ledger.has_mark(await ledger.mark())
