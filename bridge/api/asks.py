@@ -189,7 +189,7 @@ class ForeignQuery(Query):
     """Paging of what a plugin holds."""
 
     per_page: fields.PerPage = 100
-    next_token: fields.Token = Field("", description="Of the last page: the plugin's own.")
+    next_token: fields.PluginToken = Field("", description="Of the last page; it holds the plugin's own.")
 
 
 class DeleteQuery(Query):

@@ -183,6 +183,8 @@ class VolumeDocument(Document):
     parameters: dict[str, str]
     secret: str = Field(description="A reference, never a value.")
     users: list[str]
+    source_snapshot: str | None = Field(description="The handle of the snapshot that it was restored from here.")
+    source_volume: str | None = Field(description="The handle of the volume that it was cloned from here.")
 
 
 class PluginDocument(Document):

@@ -146,6 +146,9 @@ SecretText = Annotated[
 Token = Annotated[
     str, Field(max_length=TEXT_LIMIT, json_schema_extra={"pattern": TOKEN_PATTERN}), AfterValidator(_token)
 ]
+PluginToken = Annotated[
+    str, Field(max_length=4096, json_schema_extra={"pattern": TOKEN_PATTERN}), AfterValidator(_token)
+]
 Policy = Literal["Delete", "Retain"]
 Capacity = Annotated[int, Field(ge=0, le=(1 << 63) - 1), BeforeValidator(_whole)]
 PerPage = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_number)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from bridge.api import asks, documents, render
 from bridge.api.endpoint import Answer, Call, Endpoints
 from bridge.model.failure import InvalidError
@@ -38,16 +40,31 @@ async def list_plugins(call: Call[asks.NoQuery, None]) -> Answer:
 async def list_foreign_snapshots(call: Call[asks.ForeignQuery, None]) -> Answer:
     """List what a driver's plugin holds and nobody has on record. One that cannot list is no error."""
     query = call.query
-    page = await call.desk.foreign_snapshots(call.caller, call.ref, limit=query.per_page, token=query.next_token)
+    token = _plain_token(query.next_token)
+    page = await call.desk.foreign_snapshots(call.caller, call.ref, limit=query.per_page, token=token)
     return Answer(
         documents.ForeignListDocument(
             driver=call.ref,
             listable=page.listable,
             message=page.message,
             items=[render.foreign(one) for one in page.items],
-            next_token=page.next_token,
+            next_token=_wire_token(page.next_token),
         )
     )
+
+
+def _wire_token(token: str) -> str:
+    """A plugin's token as a URL can carry it: that one may be any text."""
+    return base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def _plain_token(token: str) -> str:
+    """The plugin's own again. InvalidError when it is none of ours."""
+    try:
+        return base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        hint = "start without one"
+        raise InvalidError("the page token is not one of ours", field="next_token", hint=hint) from None
 
 
 @routes.add("GET", "/v1/nodes", answer=documents.NodeListDocument)

@@ -11,6 +11,7 @@ from bridge.model.operation import Operation
 from bridge.model.pin import Pin
 from bridge.model.plugin import PluginDescription
 from bridge.model.revert import RevertPlan
+from bridge.model.snapshot import HandleSource, VolumeSource
 from bridge.model.view import ClusterView, ForeignSnapshot, GroupView, SnapshotView
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
@@ -166,6 +167,8 @@ def volume(value: Volume) -> documents.VolumeDocument:
         parameters=dict(value.parameters),
         secret=str(value.secret),
         users=list(value.users),
+        source_snapshot=value.origin.handle if isinstance(value.origin, HandleSource) else None,
+        source_volume=value.origin.handle if isinstance(value.origin, VolumeSource) else None,
     )
 
 

@@ -25,6 +25,7 @@ VOLUMES = Sheet(
         Column("HANDLE", lambda item: item["handle"], wide=True),
         Column("ACCESS", lambda item: ", ".join(item["accessModes"]), wide=True),
         Column("FS", lambda item: item["fsType"], wide=True),
+        Column("MADE-FROM", lambda item: item["sourceSnapshot"] or item["sourceVolume"] or "", wide=True),
     ),
     lambda item: f"{item['cluster']}/{item['namespace']}/{item['name']}",
 )

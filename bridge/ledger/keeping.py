@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from bridge.ledger import codec
-from bridge.ledger.schema import groups, origins, records, requests
+from bridge.ledger.schema import group_records, groups, origins, records, requests
 from bridge.ledger.schema import pins as pins_table
 from bridge.model.failure import ConflictError, PinnedError
+from bridge.model.group import GroupRecord
 from bridge.model.keys import Key
 from bridge.model.pin import Pin
 from bridge.model.snapshot import Record, Wish
@@ -93,6 +94,9 @@ def recorded(connection: sa.Connection, driver: str, handles: Sequence[str]) -> 
             if table is requests:
                 query = query.where(requests.c.state != "gone")
             found.update(connection.scalars(query))
+    wanted = set(handles)
+    for group in _groups(connection, driver):
+        found |= {member.handle for member in group.members} & wanted
     return frozenset(found)
 
 
@@ -100,7 +104,15 @@ def open_sources(connection: sa.Connection, driver: str) -> frozenset[str]:
     """Handles of volumes with an open note. A record with an open note has no handle yet, so few rows are read."""
     query = sa.select(records.c.body).where(records.c.driver == driver, records.c.handle == "")
     found = [codec.loads(Record, body) for body in connection.scalars(query)]
-    return frozenset(one.note.volume_handle for one in found if one.note_open and one.note is not None)
+    single = {one.note.volume_handle for one in found if one.note_open and one.note is not None}
+    groups = [one for one in _groups(connection, driver) if one.note_open and one.note is not None]
+    return frozenset(single | {handle for one in groups if one.note for handle in one.note.volume_handles})
+
+
+def _groups(connection: sa.Connection, driver: str) -> list[GroupRecord]:
+    """The records of this driver's groups; there are few."""
+    found = [codec.loads(GroupRecord, body) for body in connection.scalars(sa.select(group_records.c.body))]
+    return [one for one in found if one.driver == driver]
 
 
 def put_origin(connection: sa.Connection, origin: Origin) -> None:
@@ -125,3 +137,9 @@ def made_from(connection: sa.Connection, driver: str, handle: str) -> Sequence[O
     query = sa.select(origins.c.body).where(origins.c.driver == driver, origins.c.source == handle)
     found = [codec.loads(Origin, body) for body in connection.scalars(query)]
     return sorted(found, key=lambda one: (one.made_at, one.handle))
+
+
+def origins_of(connection: sa.Connection, cluster: str) -> Sequence[Origin]:
+    """From what the volumes of a cluster were made."""
+    query = sa.select(origins.c.body).where(origins.c.cluster == cluster)
+    return [codec.loads(Origin, body) for body in connection.scalars(query)]

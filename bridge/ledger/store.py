@@ -150,6 +150,10 @@ class SqlLedger:
         """See ports.ledger.Book."""
         return await self._reader.run(lambda c: keeping.made_from(c, driver, handle))
 
+    async def origins(self, cluster: str) -> Sequence[Origin]:
+        """See ports.ledger.Book."""
+        return await self._reader.run(lambda c: keeping.origins_of(c, cluster))
+
     async def put_operation(self, operation: Operation) -> Operation:
         """See ports.ledger.Book."""
         return await self._writer.run(lambda c: journal.put_operation(c, self._revisions, operation))

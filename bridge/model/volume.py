@@ -55,6 +55,8 @@ class Volume:
     """The same for filters: names and values of the orchestrator's own. A name may have several values."""
     accessible: tuple[Segments, ...] = ()
     """The places that it can be used from; empty: everywhere, or not known."""
+    origin: VolumeSource | HandleSource | None = None
+    """The volume or snapshot that it was made from, where that was done here."""
 
     def shape(self) -> VolumeShape:
         """What another volume needs to be like this one."""

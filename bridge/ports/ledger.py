@@ -162,6 +162,10 @@ class Book(Protocol):
         """The volumes that were made from this snapshot or volume, oldest first; gone ones too."""
         ...
 
+    async def origins(self, cluster: str) -> Sequence[Origin]:
+        """From what the volumes of this cluster were made, as far as it was here; gone ones too."""
+        ...
+
     async def put_operation(self, operation: Operation) -> Operation:
         """Insert ("" version) or compare-and-set; ConflictError when it has moved on."""
         ...

@@ -252,7 +252,8 @@ class FrontDesk:
         """The volumes of one cluster or of all."""
         lanes = [self._lane(cluster)] if cluster else list(self._lanes.values())
         found = [volume for lane in lanes for volume in await lane.orchestrator.volumes.list(namespace)]
-        return [one for one in found if permission.may(caller, one.cluster, one.namespace, one.name)]
+        seen = [one for one in found if permission.may(caller, one.cluster, one.namespace, one.name)]
+        return await self._keeper.with_origins(seen)
 
     def plugins(self, caller: Caller) -> Sequence[PluginDescription]:
         """Every plugin instance, then the drivers whose snapshots another controller makes for us."""

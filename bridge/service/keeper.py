@@ -105,6 +105,18 @@ class Keeper:
         """A volume was made from a snapshot or another volume: remember it."""
         await self._book.put_origin(dataclasses.replace(origin, made_at=self._clock.now()))
 
+    async def with_origins(self, volumes: Sequence[Volume]) -> list[Volume]:
+        """The same volumes, each with what it was made from."""
+        clusters = {volume.cluster for volume in volumes}
+        known = {
+            (one.cluster, one.driver, one.handle): one.content
+            for cluster in sorted(clusters)
+            for one in await self._book.origins(cluster)
+        }
+        if not known:
+            return list(volumes)
+        return [dataclasses.replace(one, origin=known.get((one.cluster, one.driver, one.handle))) for one in volumes]
+
     async def sharing(self, driver: str, handle: str) -> list[Volume]:
         """The registered volumes that were made from this snapshot, where the driver lets them share its blocks.
 

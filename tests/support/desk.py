@@ -80,6 +80,7 @@ class MemoryDesk(desk_reverts.Reverting):
         self.drafts: list[SnapshotDraft] = []
         self.foreign: list[ForeignSnapshot] = []
         """What the plugin of DRIVER holds and nobody has on record."""
+        self.foreign_token = "t"
         self.wishes: list[RestoreDraft | CloneDraft] = []
         """What restores and clones were asked for."""
         self._views: dict[str, SnapshotView] = {}
@@ -142,9 +143,9 @@ class MemoryDesk(desk_reverts.Reverting):
             return ForeignPage(listable=False, message=f"the plugin of driver {driver!r} cannot list: records only")
         known = {draft.adopt_handle for draft in self.drafts}
         found = [one for one in self.foreign if one.cut.handle not in known]
-        start = int(token.removeprefix("t") or 0)
+        start = int(token.removeprefix(self.foreign_token) or 0)
         end = start + limit
-        return ForeignPage(tuple(found[start:end]), f"t{end}" if end < len(found) else "")
+        return ForeignPage(tuple(found[start:end]), f"{self.foreign_token}{end}" if end < len(found) else "")
 
     async def snapshot(self, caller: Caller, ref: str) -> SnapshotView:
         self._enter("snapshot")

@@ -86,6 +86,10 @@ def _excused(response: Any) -> list[Any]:
         assert response.json()["retryable"]
         assert response.headers["retry-after"]
         return [not_a_server_error, positive_data_acceptance]
+    if response.status_code == 504:  # a create that is waited for and takes longer, as on a busy machine
+        assert response.json()["code"] == "NOT_YET"
+        assert response.headers["retry-after"]
+        return [not_a_server_error, positive_data_acceptance]
     fields = ("next_token", "snapshot", "group", "driver", "cluster", "volume", "capacityBytes", "name", "secrets")
     unknown = response.status_code in (404, 409)
     refused = response.status_code == 424 and response.json()["code"] == "INVALID_ARGUMENT"  # by the driver, in time
@@ -127,11 +131,11 @@ def test_every_answer_fits_the_page(label: str, mode: Any, place: Place) -> None
         response = case.call(base_url=place.service.url, timeout=20)
         case.validate_response(response, excluded_checks=_excused(response))
         seen.append(response.status_code)
-        place.booked += (case.method, case.path, response.status_code) == ("POST", "/v1/snapshots", 202)
+        place.booked += (case.method, case.path) == ("POST", "/v1/snapshots") and response.status_code in (202, 504)
 
     call()
     assert seen, "nothing was asked"
-    assert not [status for status in seen if status >= 500 and status != 503]
+    assert not [status for status in seen if status >= 500 and status not in (503, 504)]
     if mode is NEGATIVE:
         assert {400, 404, 422} & set(seen)
 

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 from yarl import URL
 
+from bridge.model.snapshot import CutSnapshot
+from bridge.model.view import ForeignSnapshot
 from tests.contract.api.conftest import client_of
-from tests.support.desk import MemoryDesk, refused
+from tests.support.desk import DRIVER, MemoryDesk, refused
 
 UID = "00000001-5eed-4000-8000-000000000000"
 
@@ -269,3 +271,18 @@ async def test_snapshots_are_filtered_by_who_had_the_volume(client, desk):
     assert [item["name"] for item in found["items"]] == ["mine"]
     assert found["items"][0]["users"] == {"job": ["web"]}
     assert (await client.get("/v1/snapshots", params={"used_by": "job"})).status == 422
+
+
+async def test_the_token_of_a_plugin_may_be_any_text(client, desk):
+    desk.foreign = [ForeignSnapshot(DRIVER, CutSnapshot(f"s{number}", "v", True)) for number in range(3)]
+    desk.foreign_token = "seite zwei é "
+    path = f"/v1/plugins/{DRIVER}/snapshots"
+    found = await (await client.get(path, params={"per_page": "2"})).json()
+    assert ([item["handle"] for item in found["items"]], found["listable"]) == (["s0", "s1"], True)
+    assert found["nextToken"].isascii()
+    found = await (await client.get(path, params={"per_page": "2", "next_token": found["nextToken"]})).json()
+    assert ([item["handle"] for item in found["items"]], found["nextToken"]) == (["s2"], "")
+    for token in ("!", "_w"):
+        refused = await client.get(path, params={"next_token": token})
+        assert refused.status == 422
+        assert (await refused.json())["field"] == "next_token"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
@@ -13,8 +14,17 @@ from bridge.ledger import migrate, schema, sqlite
 from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
 from bridge.model.failure import ConflictError, PinnedError
+from bridge.model.group import GroupNote, GroupRecord, VolumesSource
+from bridge.model.keys import group_key
 from bridge.model.pin import Pin
-from bridge.model.snapshot import HandleSource, SnapshotState, VolumeSource, Wish
+from bridge.model.snapshot import (
+    CutSnapshot,
+    DeletionPolicy,
+    HandleSource,
+    SnapshotState,
+    VolumeSource,
+    Wish,
+)
 from bridge.model.volume import AccessMode, Origin, VolumeShape
 from bridge.ports.ledger import EntryFilter
 from tests.contract.ledger.samples import StoppedClock, entry, key, record, status
@@ -38,8 +48,6 @@ async def test_a_pin_is_kept_replaced_and_let_go(ledger: SqlLedger) -> None:
 
 
 async def test_a_pinned_entry_cannot_be_withdrawn_and_a_withdrawn_one_not_pinned(ledger: SqlLedger) -> None:
-    import dataclasses
-
     booked = await ledger.add(entry())
     await ledger.pin(PIN)
     gone = dataclasses.replace(booked, wish=Wish.ABSENT)
@@ -73,6 +81,8 @@ async def test_what_was_made_of_a_snapshot_is_known_by_handles(ledger: SqlLedger
     assert [one.handle for one in await ledger.made_from(DRIVER, "snap-1")] == ["vol-8", "vol-9"]
     assert (await ledger.made_from(DRIVER, "snap-1"))[1] == first
     assert await ledger.made_from("other", "snap-1") == []
+    assert {one.handle for one in await ledger.origins("east")} == {"vol-7", "vol-8", "vol-9"}
+    assert await ledger.origins("west") == []
 
 
 async def test_handles_on_record_are_told_from_the_others(ledger: SqlLedger) -> None:
@@ -145,3 +155,18 @@ async def test_a_file_of_the_first_schema_is_brought_up_with_what_it_holds(tmp_p
         assert old is not None
         assert (old.users, old.shape) == ({}, None)
         await ledger.pin(Pin(key("u-2"), "", "anna"))
+
+
+async def test_what_a_group_has_made_or_is_making_is_on_record(ledger: SqlLedger) -> None:
+    note = GroupNote("groupsnapshot-g", ("vol-5", "vol-6"))
+    made = GroupRecord(DRIVER, VolumesSource(("vol-5", "vol-6")), "groupsnapshot-g", DeletionPolicy.DELETE, note=note)
+    first = await ledger.groups.save(group_key("east", "g"), dataclasses.replace(made, note_open=True))
+    assert await ledger.open_sources(DRIVER) == {"vol-5", "vol-6"}
+    assert await ledger.open_sources("other") == frozenset()
+    member = CutSnapshot("member-1", "vol-5", ready=True)
+    done = dataclasses.replace(first, note_open=False, handle="group-1", members=(member,))
+    await ledger.groups.save(group_key("east", "g"), done)
+    assert await ledger.open_sources(DRIVER) == frozenset()
+    assert await ledger.recorded(DRIVER, ["member-1", "x"]) == {"member-1"}
+    await ledger.save(key(), record(handle="", ready=False))
+    assert await ledger.open_sources(DRIVER) == {"vol-1"}

@@ -131,6 +131,8 @@ async def test_a_clone_is_made_of_a_volume_and_registered() -> None:
         assert (asked.content, asked.required_bytes, asked.fs_type) == (VolumeSource("v1"), 100, "xfs")
         assert service.cluster.known["default", "twin"].handle == ended.result["handle"]
         assert [one.handle for one in await service.ledger.made_from("d", "v1")] == [ended.result["handle"]]
+        origins = {volume.name: volume.origin for volume in await service.desk.volumes(ADMIN)}
+        assert (origins["twin"], origins["data"]) == (VolumeSource("v1"), None)
 
 
 async def test_a_clone_that_cannot_be_is_refused_at_once() -> None:
