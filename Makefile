@@ -14,7 +14,7 @@ CAMPAIGN_ARGS ?=
 WORKERS ?= 2
 CI_ARGS := $(if $(filter true,$(CI)),-v --durations=20)
 
-.PHONY: help env lock servers packages check format test nightly bench campaign image demo demo-kubernetes demo-nomad proto clean
+.PHONY: help env lock servers packages check format test nightly bench bench-nomad campaign image demo demo-kubernetes demo-nomad proto clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,11 @@ nightly: env ## the core's properties over 10,000 fault sequences instead of 500
 
 bench: env packages servers ## measure beside the incumbent in one run: prints a table, writes bench.json
 	$(BIN)/python -m bench
+	$(MAKE) bench-nomad
+
+bench-nomad: env ## 64 slow cuts by socket and by Nomad's API, and 2,000 jobs; a real agent when NOMAD_BIN names one
+	$(BIN)/python -m bench.nomad_cuts
+	$(BIN)/python -m bench.nomad_jobs --output bench-nomad-jobs.json
 
 campaign: env packages servers ## the fault stories on upstream's stack and ours: leaked, doubled, lost, stuck (half an hour)
 	$(BIN)/python -m bench.campaign $(CAMPAIGN_ARGS)
@@ -75,5 +80,5 @@ proto: env ## generate bridge/pb from proto/ in an environment of its own
 	$(BIN)/python tools/make_proto.py
 
 clean: ## remove the environment and the tools' caches; built servers stay in the user's cache
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist .demo bench.json campaign.json
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist .demo bench*.json campaign.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
