@@ -21,7 +21,7 @@ from bridge.ports.ledger import Book
 from bridge.service import operations as ops
 from bridge.service import revert_journal, work
 from bridge.service.lane import Lane
-from bridge.service.new_volumes import NewVolumes
+from bridge.service.new_volumes import NewVolumes, ask_fence
 from bridge.service.saga import Saga
 
 ACKNOWLEDGED, REVERT, DELETED, FAILURES = "acknowledged", "revert", "deleted", "failures"
@@ -97,6 +97,7 @@ class Acknowledgements:
         return None
 
     async def _one(self, operation: Operation, lane: Lane, swap: Swap, deleted: list[str]) -> float | None:
+        ask_fence(lane, swap.driver)
         kept = await self._demand_unused(operation, lane, swap)
         if isinstance(kept, Failure):
             await self._put(operation, OperationState.FAILED, "refused", failure=kept)

@@ -48,7 +48,7 @@ class NewVolumes:
             secret=shape.secret,
             requisite=shape.accessible,
         )
-        _ask_fence(lane, shape.driver)
+        ask_fence(lane, shape.driver)
         if note is not None:
             await note()
         outcome = await plugin.create_volume(new=new, secrets=secrets)
@@ -65,8 +65,8 @@ class NewVolumes:
         return await plugin.delete_volume(handle=handle, secrets=secrets)
 
 
-def _ask_fence(lane: Lane, driver: str) -> None:
-    """ElsewhereError when this process may no longer act; the step is tried again later."""
+def ask_fence(lane: Lane, driver: str) -> None:
+    """Right before an effect: ElsewhereError when this process may no longer act; the step is tried again later."""
     if reason := lane.fence(driver):
         raise ElsewhereError(reason)
 

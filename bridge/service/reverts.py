@@ -29,7 +29,7 @@ from bridge.service import operations as ops
 from bridge.service import revert_journal, work
 from bridge.service.catalogue import Catalogue
 from bridge.service.lane import Lane
-from bridge.service.new_volumes import NewVolumes
+from bridge.service.new_volumes import NewVolumes, ask_fence
 from bridge.service.saga import Saga
 
 ANYONE = Caller("service")
@@ -134,6 +134,8 @@ class Reverts:
     async def _carry_out(
         self, operation: Operation, ports: _Ports, journal: decide.Journal, step: decide.Effect
     ) -> None:
+        for swap in journal.swaps:
+            ask_fence(ports.lane, swap.driver)
         intended = decide.intent(journal, step)
         if intended != journal:
             await self._save(operation, intended, _intention(step))

@@ -129,6 +129,8 @@ def workload(job: Row, volumes: Sequence[str], mark: str, target: Row | None) ->
         pause, resume = f"stop the job {name}", f"start it again, version {memo.version}"
     if memo.target is not None:
         resume = f"start its version {memo.target} instead of {memo.version}"
+        if memo.version - memo.target > 1:
+            resume += f", past the {memo.version - memo.target - 1} in between"
     return Workload(f"job {name}", f"job {name}: {what}", pause, resume, memo.text(), _downtime(groups))
 
 

@@ -129,6 +129,8 @@ def test_an_undo_stops_the_job_and_starts_the_version() -> None:
     found = noted(job(), target)
     assert (Memo.of(found).mode, Memo.of(found).target) == ("stop", 2)
     assert found.resume == "start its version 2 instead of 3"
+    older = noted(job(), job(Version=0, Meta={"release": "0"}))
+    assert older.resume == "start its version 0 instead of 3, past the 2 in between"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.model.failure import ConflictError, DeniedError, InvalidError, NotFoundError, UnsupportedError
+from bridge.model.failure import (
+    ConflictError,
+    DeniedError,
+    ElsewhereError,
+    InvalidError,
+    NotFoundError,
+    UnsupportedError,
+)
 from bridge.model.keys import snapshot_key
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import Capability
@@ -242,3 +249,16 @@ async def test_only_a_revert_that_is_done_is_acknowledged(office: Office) -> Non
     ended = await office.desk.acknowledge(ADMIN, done.id, delete=False)
     with pytest.raises(InvalidError, match="not a revert"):
         await office.desk.acknowledge(ADMIN, ended.id, delete=True)
+
+
+async def test_a_process_that_may_not_act_touches_nothing(office: Office) -> None:
+    asked = await office.start()
+    free = office.lanes["c"]
+    office.lanes["c"] = dataclasses.replace(free, fence=lambda _driver: "another replica leads")
+    before = list(office.script.done)
+    for _ in range(3):
+        with pytest.raises(ElsewhereError, match="another replica leads"):
+            await office.reverts.turn(asked.id)
+    assert office.script.done == before
+    office.lanes["c"] = free
+    assert (await office.finish(asked)).state is OperationState.DONE
