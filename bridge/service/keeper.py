@@ -147,6 +147,10 @@ class Keeper:
             changed = _with_policy(entry, policy)
             if changed is entry:
                 return
+            known = await lane.ledger.load(key)
+            if known is not None and known.group:
+                message = "it was cut with its group by one call, and is deleted with that only"
+                raise ConflictError(message, field="snapshot", hint="its data is the backend's own matter now")
             await self._demand_name(changed.key, entry.namespace, entry.name)
             try:
                 await self._book.change(changed)

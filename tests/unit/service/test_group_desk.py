@@ -283,3 +283,15 @@ async def test_a_group_stays_while_somebody_has_adopted_a_member() -> None:
 
         await eventually(told)
         assert handle in service.plugin.member_handles()
+
+
+async def test_a_member_that_its_group_has_left_behind_cannot_be_put_under_delete() -> None:
+    """CSI forbids to delete a member alone: its record would go, and the data would stay, told of nowhere."""
+    async with running() as service:
+        able(service)
+        uid = await made(service, policy=DeletionPolicy.RETAIN)
+        await settled(service, uid, SnapshotState.READY)
+        member = (await service.groups.one(ADMIN, uid)).members[0]
+        assert (await service.finished(await service.groups.delete(ADMIN, uid))).state is OperationState.DONE
+        with pytest.raises(ConflictError, match="cut with its group"):
+            await service.desk.set_deletion_policy(ADMIN, member.key.uid, DeletionPolicy.DELETE)
