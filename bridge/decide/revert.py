@@ -47,6 +47,8 @@ class Journal:
     paused: bool = False
     """It was seen to be stopped by us, and not started by us since."""
     resumed: bool = False
+    resuming: bool = False
+    """A start may have been sent."""
     phase: str = ""
     """What is waited for, since `phase_at`."""
     phase_at: float = 0.0
@@ -280,7 +282,8 @@ def _end(seen: Observed, now: float, limits: Limits) -> Step:
     if seen.state is WorkloadState.PAUSED and not journal.resumed:
         return _early(journal, now) or Resume()
     if seen.state is WorkloadState.RUNNING:
-        return Succeed()
+        ours = journal.resuming or journal.resumed
+        return Succeed("" if ours else f"{journal.workload.name} was started by somebody else, as it is now")
     if seen.state is not WorkloadState.STARTING:
         return Succeed(f"{journal.workload.name} was stopped by somebody else and is left so")
     if _elapsed(journal, "verify", now) > limits.verify:
@@ -403,7 +406,9 @@ def intent(journal: Journal, step: Effect) -> Journal:
         case Keep(at):
             return _swapped(journal, at, kept=True)
         case Pause():
-            return dataclasses.replace(journal, pausing=True, paused=False, resumed=False)
+            return dataclasses.replace(journal, pausing=True, paused=False, resumed=False, resuming=False)
+        case Resume():
+            return dataclasses.replace(journal, resuming=True)
         case _:
             return journal
 
@@ -428,6 +433,8 @@ def fold_failure(journal: Journal, step: Effect, failure: Failure, now: float, l
         case Keep(at):
             # Refused means that this call registered nothing; what an earlier one may have stays on record as ours.
             return doom(after, failure) if refused else _swapped(after, at, kept=True)
+        case Resume() if failure.kind is FailureKind.UNSURE:
+            return dataclasses.replace(after, resuming=True)
         case Note() | Place() | Resume():
             return doom(after, failure) if refused else after
         case _:
@@ -450,9 +457,10 @@ def fold_done(journal: Journal, step: Effect, handle: str = "", context: Mapping
         case Place(at, back):
             return clean if back else _swapped(clean, at, placed=True)
         case Pause():
-            return dataclasses.replace(clean, pausing=True, paused=True, resumed=False, settle_until=0.0)
+            begun = intent(clean, step)
+            return dataclasses.replace(begun, paused=True, settle_until=0.0)
         case Resume():
-            return dataclasses.replace(clean, paused=False, resumed=True)
+            return dataclasses.replace(clean, paused=False, resumed=True, resuming=True)
         case Unkeep(at):
             return _swapped(clean, at, unkept=True)
         case DeleteVolume(at):

@@ -40,6 +40,9 @@ def _undo(call: Call) -> int:
     ended = call.terminal.follow(
         service, operation, label=f"undo {name}", seconds=call.values["timeout"], enough=None
     )
+    if left := ended["steps"][-1]["note"]:
+        message = f"the data is that of version {version}, but {left}"
+        raise StopError(message, hint=f"the replaced data is kept as {ended['result']['kept']}", code=Exit.PARTIAL)
     call.terminal.say(f"job {name} is what its version {version} was, with the data of {first['cutAt']}")
     call.terminal.note(
         f"The replaced data is kept as {ended['result']['kept']}. When all is well: "

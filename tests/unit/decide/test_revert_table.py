@@ -60,7 +60,11 @@ DOOMED = {**STOPPED, "doomed": WHY}
         (KEPT, FREE, STARTING, STOPPED, revert.Place(0)),
         (KEPT, NEW, PAUSED, STOPPED, revert.Place(0)),
         (PLACED, NEW, PAUSED, STOPPED, revert.Resume()),
-        (PLACED, BUSY_NEW, RUNNING, STOPPED, revert.Succeed()),
+        (PLACED, BUSY_NEW, RUNNING, {**STOPPED, "resuming": True}, revert.Succeed()),
+        (
+            PLACED, BUSY_NEW, RUNNING, STOPPED,
+            revert.Succeed("job web was started by somebody else, as it is now"),
+        ),
         (PLACED, NEW, None, {}, revert.Succeed()),
         (PLACED, NEW, HALTED, STOPPED, revert.Succeed("job web was stopped by somebody else and is left so")),
         (

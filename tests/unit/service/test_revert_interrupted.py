@@ -101,3 +101,29 @@ def test_any_sequence_of_faults(
     world.check()
     if version and world.row.state is OperationState.DONE:
         assert world.site.version == version
+
+
+@pytest.mark.parametrize("strike", ["ok", "lost after", "crash after"])
+def test_a_start_of_our_own_is_known_for_one(strike: str) -> None:
+    at = lived({}).script.done.index("resume")
+    world = lived({at: strike}, version="v7")
+    world.check()
+    assert world.row.steps[-1].note == ""
+
+
+def test_who_starts_it_in_another_version_meanwhile_is_told_of() -> None:
+    """The data is what was asked for, the version is not: nobody may take that for an undo."""
+    world = World()
+    world.version = "v7"
+    forget = world.site.forget
+
+    async def started_meanwhile(namespace: str, name: str) -> object:
+        done = await forget(namespace, name)
+        world.site.wanted = True
+        return done
+
+    world.site.forget = started_meanwhile  # type: ignore[method-assign,assignment]
+    world.run()
+    assert world.site.version == "v0"
+    assert world.row.state is OperationState.DONE
+    assert "was started by somebody else" in world.row.steps[-1].note
