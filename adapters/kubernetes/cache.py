@@ -69,7 +69,10 @@ class Cache:
         """Uid -> the version at which the server said that it left; empty when it can never come back."""
         self._left: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
         self._listeners: list[Listener] = []
+        self.changes = 0
+        """Counts up with every change: who has looked since may go on with what was found."""
         self.synced = False
+        """Never false again."""
         self.telling_own = False
         """While listeners are called: it is the answer to a write of the very turn that waits for it."""
 
@@ -175,6 +178,7 @@ class Cache:
         self.synced = True
 
     def _put(self, place: tuple[str, str], stored: _Stored) -> None:
+        self.changes += 1
         known = self._stored.get(place)
         if known is not None:
             self._unmark(place, known)
@@ -201,6 +205,7 @@ class Cache:
         known = self._stored.get(place)
         if known is None or (uid and known.uid != uid):
             return False
+        self.changes += 1
         self._left[place] = None
         if len(self._left) > TOMBSTONES:
             self._left.popitem(last=False)

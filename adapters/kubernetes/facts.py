@@ -38,7 +38,7 @@ def path(item: Object | None, *fields: str) -> Any:
     """
     value: Any = item
     for field in fields:
-        if not isinstance(value, dict):
+        if type(value) is not dict:  # Objects are plain JSON; this is asked for hundreds of times per snapshot.
             return None
         value = value.get(field)
     return value

@@ -69,13 +69,17 @@ class World:
         if self.nodes is not None:
             self.caches[names.NODES] = self.nodes
         self._all = tuple(self.caches.values())
+        self._synced = False
+        self._last: tuple[tuple[str, int], Facts | None] = (("", 0), None)
+        """The facts that were asked for last, and as of which change."""
         self.other_holders: list[Callable[[str, str, str], bool]] = []
         """Who else may need a claim (namespace, name) but the request with this uid: group snapshots."""
 
     @property
     def synced(self) -> bool:
         """Whether every kind has been read in full since the start."""
-        return all(cache.synced for cache in self._all)
+        self._synced = self._synced or all(cache.synced for cache in self._all)
+        return self._synced
 
     # -- looking up ----------------------------------------------------------------------------------------
 
@@ -84,6 +88,13 @@ class World:
 
         MalformedError when the VolumeSnapshot or its content is not what its definition promises.
         """
+        # One pass asks several times in a row.
+        asked = (uid, sum([cache.changes for cache in self._all]))
+        if self._last[0] != asked:
+            self._last = asked, self._facts(uid)
+        return self._last[1]
+
+    def _facts(self, uid: str) -> Facts | None:
         if uid.startswith(STATIC):
             content = self.contents.get("", uid.removeprefix(STATIC))
             if content is None or snapshot_of_reference(content):

@@ -41,6 +41,7 @@ class Registry:
         self._group: asyncio.TaskGroup | None = None
         self._listeners: list[Callable[[str], None]] = []
         self._best: dict[str, Member | GivenMember | None] = {}
+        self._views: dict[str, tuple[tuple[object, ...], PluginView]] = {}
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -67,9 +68,19 @@ class Registry:
         if member is None:
             sentence = f"no controller of driver {driver} is known: check the plugins in the config"
             return view_of(PluginView(driver, sentence=sentence), self._settings_of(driver, NO_RULES))
+        # Asked for at every pass, and seldom another one.
+        state = (
+            member.healthy, member.capabilities, member.sentence, member.link.route, member.concurrency, member.rules,
+            self._rules.get(driver),
+        )  # fmt: skip
+        known = self._views.get(driver)
+        if known is not None and known[0] == state:
+            return known[1]
         seen = PluginView(driver, True, member.healthy, member.capabilities, member.sentence, route=member.link.route)
         found = view_of(seen, self._settings_of(driver, member.rules))
-        return dataclasses.replace(found, concurrency=member.concurrency or found.concurrency)
+        found = dataclasses.replace(found, concurrency=member.concurrency or found.concurrency)
+        self._views[driver] = (state, found)
+        return found
 
     def _settings_of(self, driver: str, rules: CallRules) -> RegistrySettings:
         """An instance's own rules, else its driver's, else the defaults."""
@@ -205,6 +216,7 @@ class Registry:
 
     def _changed(self, drivers: frozenset[str]) -> None:
         self._best.clear()
+        self._views.clear()
         for driver in sorted(drivers):
             for listener in tuple(self._listeners):
                 try:

@@ -97,7 +97,7 @@ def klass(item: Object) -> str:
 def _value(item: Object, path: tuple[str, ...]) -> Any:
     value: Any = item
     for field in path:
-        if not isinstance(value, dict):
+        if type(value) is not dict:
             return None
         value = value.get(field)
     return value
