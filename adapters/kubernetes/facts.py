@@ -58,7 +58,8 @@ def seconds_of(text: object) -> float:
 
 def is_ready(snapshot: Object) -> bool:
     """Whether its status says that it can be used."""
-    return path(snapshot, "status", "readyToUse") is True
+    status = snapshot.get("status")
+    return type(status) is dict and status.get("readyToUse") is True
 
 
 def is_deleting(item: Object) -> bool:

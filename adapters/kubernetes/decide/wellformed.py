@@ -6,6 +6,8 @@ it is. Nobody acts on a malformed object, and nothing of it is guessed: its owne
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +17,16 @@ _WORDS: Mapping[type, str] = {str: "a text", bool: "true or false", int: "a whol
 _POLICIES = ("Delete", "Retain")
 _SHOWN = 80
 
-Field = tuple[tuple[str, ...], type]
+Fields = tuple[tuple[tuple[str, ...], tuple[tuple[str, type], ...]], ...]
+"""Some fields of one object, and of the next one: the path of the object, then name and type of each field."""
 
 
-def _fields(*given: tuple[str, type]) -> tuple[Field, ...]:
-    return tuple((tuple(dotted.split(".")), wanted) for dotted, wanted in given)
+def _fields(*given: tuple[str, type]) -> Fields:
+    split = [(*dotted.rpartition("."), wanted) for dotted, wanted in given]
+    return tuple(
+        (tuple(parent.split(".")) if parent else (), tuple((name, wanted) for _, _, name, wanted in fields))
+        for parent, fields in itertools.groupby(split, key=operator.itemgetter(0))
+    )
 
 
 _SNAPSHOT = _fields(
@@ -121,12 +128,15 @@ def _policy(item: Object, *path: str) -> str:
     return "" if value in _POLICIES else f"{'.'.join(path)} is {_shown(value)}, it must be Delete or Retain"
 
 
-def _types(item: Object, fields: tuple[Field, ...]) -> str:
+def _types(item: Object, fields: Fields) -> str:
     for path, wanted in fields:
-        value = _value(item, path)
-        if value is None or type(value) is wanted:
-            continue
-        return f"{'.'.join(path)} is {_shown(value)}, it must be {_WORDS[wanted]}"
+        parent = _value(item, path)
+        if type(parent) is not dict:
+            continue  # Nothing of it is there.
+        for name, kind in wanted:
+            value = parent.get(name)
+            if value is not None and type(value) is not kind:
+                return f"{'.'.join((*path, name))} is {_shown(value)}, it must be {_WORDS[kind]}"
     return ""
 
 
