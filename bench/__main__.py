@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from bench import figures, plots
+from bench.groups import Groups
 from bench.kubernetes import Bench
 from bench.scale import Crowd
 from bench.shapes import Batch, Reading
@@ -43,6 +44,7 @@ def main() -> None:
             table.append(
                 figures.Row("snapshots created, the incumbent with its defaults", "1/s", ours, rate, ">= 100 x")
             )
+        table += figures.group_rows(Groups(bench).read())
         readings = _crowds(bench, sizes) if sizes else []
     table += figures.crowd_rows(readings)
     print(figures.render(table))
@@ -62,10 +64,12 @@ def _batches(bench: Bench, snapshots: int, rounds: int) -> tuple[list[figures.Ro
         with bench.theirs() as contender:
             theirs.append(bench.batch(contender, snapshots, number))
         print(f"round {number + 1} of {rounds} done", flush=True)
-    with bench.split() as contender:
-        split = bench.batch(contender, snapshots, 0)
     table = figures.rows(ours, theirs, snapshots)
-    return [*table, *figures.split_rows(split, theirs, snapshots)], table[0].ours
+    rate = table[0].ours
+    for way in (bench.split, bench.forgetting, bench.service):
+        with way() as contender:
+            table += figures.way_rows(contender.name, bench.batch(contender, snapshots, 0), theirs, snapshots)
+    return table, rate
 
 
 def _crowds(bench: Bench, sizes: list[int]) -> list[Reading]:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.shapes import Batch, Reading
+from bench.shapes import Batch, GroupReading, Reading
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,17 +73,35 @@ def rows(ours: Sequence[Batch], incumbent: Sequence[Batch], snapshots: int) -> l
     return table
 
 
-def split_rows(split: Batch, incumbent: Sequence[Batch], snapshots: int) -> list[Row]:
-    """What the two roles cost in the pair's places."""
+WAYS = {
+    "split": ("create_rate", "create_writes", "create_reads", "delete_writes", "apiserver_cpu", "own_cpu"),
+    "forgetting": ("create_rate", "delete_rate", "apiserver_cpu", "own_cpu"),
+    "service": ("create_rate", "own_cpu", "memory_mib"),
+}
+"""What is told of our other ways to do the same: two roles, field owners forgotten, the whole service."""
+WAYS_GOALS = {("split", "create_writes"): "<= 11", ("split", "create_reads"): "0"}
+
+
+def way_rows(way: str, batch: Batch, incumbent: Sequence[Batch], snapshots: int) -> list[Row]:
+    """What another way of ours cost, beside the incumbent."""
     found = []
-    goals = {"create_writes": "<= 11", "create_reads": "0"}
-    for field in ("create_rate", "create_writes", "create_reads", "delete_writes", "apiserver_cpu", "own_cpu"):
+    for field in WAYS[way]:
         title, unit = NAMES[field]
         theirs = statistics.median(getattr(batch, field) for batch in incumbent)
-        found.append(
-            Row(f"split: {title.format(n=snapshots)}", unit, getattr(split, field), theirs, goals.get(field, ""))
-        )
+        goal = WAYS_GOALS.get((way, field), "")
+        found.append(Row(f"{way}: {title.format(n=snapshots)}", unit, getattr(batch, field), theirs, goal))
     return found
+
+
+def group_rows(read: GroupReading) -> list[Row]:
+    """What one group cost us."""
+    name = f"a group of {read.members}"
+    return [
+        Row(f"{name}: API writes per member, made", "requests", read.create_writes, None),
+        Row(f"{name}: API writes, looked at again", "requests", read.idle_writes, None, "0"),
+        Row(f"{name}: API writes per member, deleted", "requests", read.delete_writes, None),
+        Row(f"{name}: own CPU per member, made", "ms", read.own_cpu, None),
+    ]
 
 
 def crowd_rows(readings: Iterable[Reading]) -> list[Row]:

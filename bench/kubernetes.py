@@ -18,6 +18,9 @@ NAMESPACE = "bench"
 CLAIMS = 20
 IDLE_SNAPSHOTS = 15
 SETTLE_SECONDS = 1.5
+WORKERS = 32
+READY_SECONDS = 180.0
+"""With 50,000 snapshots there."""
 SNAPSHOT_RESOURCES = frozenset(
     {"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses", "persistentvolumeclaims"}
     | {"persistentvolumes", "events", "secrets", "leases"}
@@ -66,15 +69,35 @@ class Bench:
             claims.bound(self.plane.admin, NAMESPACE, name, localdisk.NAME, volume.volume_id)
 
     @contextlib.contextmanager
-    def ours(self) -> Iterator[Contender]:
-        """snapbridge, both halves in one process."""
+    def ours(self, *flags: str) -> Iterator[Contender]:
+        """snapbridge in the pair's place, both halves in one process: the role `all`."""
+        one = role.role(
+            "all",
+            f"--csi-address={self.driver.socket}",
+            f"--worker-threads={WORKERS}",
+            *flags,
+            kubeconfig=self.plane.kubeconfig,
+            seconds=READY_SECONDS,
+        )
+        with one:
+            yield Contender("ours", (one,))
+
+    @contextlib.contextmanager
+    def forgetting(self) -> Iterator[Contender]:
+        """The same, which has the API server forget field owners (docs/decisions/0010-field-owners.md)."""
+        with self.ours("--forget-field-owners") as contender:
+            yield dataclasses.replace(contender, name="forgetting")
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[Contender]:
+        """The whole of snapbridge with its API and ledger, which does the same for its one cluster."""
         service = serve.service(
             clusters=[{"name": "kube", "kind": "kubernetes", "kubeconfig": str(self.plane.kubeconfig)}],
             plugins=[{"name": "localdisk", "socket": str(self.driver.socket)}],
-            service={"workers": 32, "log_level": "warning"},
+            service={"workers": WORKERS, "log_level": "warning"},
         )
         with service:
-            yield Contender("ours", (service.process,))
+            yield Contender("service", (service.process,))
 
     @contextlib.contextmanager
     def theirs(self) -> Iterator[Contender]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from bench import crowd
-from bench.kubernetes import NAMESPACE, Bench, Contender
+from bench.kubernetes import NAMESPACE, READY_SECONDS, Bench, Contender
 from bench.shapes import Reading
 from tests.support import claims, localdisk
 
@@ -45,7 +45,7 @@ class Crowd:
         self._bench.plane.admin.request("POST", ROUTE, body)
         began = time.monotonic()
         with start() as contender:
-            claims.until("the first one is ready", lambda: self._is_ready(waiting), 120)
+            claims.until("the first one is ready", lambda: self._is_ready(waiting), READY_SECONDS)
             first = time.monotonic() - began
             time.sleep(2)
             start_cpu = contender.cpu_seconds()

@@ -23,6 +23,18 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GroupReading:
+    """What one group of ours cost. Writes and milliseconds of CPU per member; `idle_writes` in all."""
+
+    members: int
+    create_writes: float
+    idle_writes: int
+    """When it was looked at again and nothing had changed."""
+    delete_writes: float
+    own_cpu: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
     """One side with so many finished snapshots in the cluster. Seconds, milliseconds of CPU, MiB."""
 
