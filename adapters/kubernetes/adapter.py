@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from adapters.kubernetes import connection, election, member, names, on_record
-from adapters.kubernetes.client import Client
+from adapters.kubernetes import election, member, names, on_record
+from adapters.kubernetes.client import Client, open_client
 from adapters.kubernetes.contents import Contents
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.delegation import Delegation
@@ -21,8 +21,7 @@ from adapters.kubernetes.groups.means import GROUP, ClusterMeans
 from adapters.kubernetes.groups.side import Groups
 from adapters.kubernetes.intake import Door
 from adapters.kubernetes.ownership import Ownership
-from adapters.kubernetes.pacer import pacer
-from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.reflector import Pace, Reflector, catch_up
 from adapters.kubernetes.requests import SnapshotRequests
 from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
@@ -38,8 +37,6 @@ from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 
 Object = dict[str, Any]
-
-CATCH_UP_SECONDS = 120.0
 
 
 class Cluster:
@@ -185,11 +182,7 @@ class Cluster:
 
     async def _catch_up(self, led_before: bool) -> None:
         """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
-        async with asyncio.timeout(CATCH_UP_SECONDS):
-            reads = (reflector.catch_up() for reflector in self._reflectors)
-            for failed in await asyncio.gather(*reads, return_exceptions=True):
-                if failed is not None:
-                    raise failed
+        await catch_up(self._reflectors)
         if led_before:
             self.ledger.begin_term()
             self.groups.ledger.begin_term()
@@ -240,9 +233,7 @@ async def build(
     `serves` says whether this process holds a plugin of a driver; it is asked where the settings name none.
     InvalidError: the configuration cannot be used.
     """
-    way = await connection.open_connection(settings)
-    pace_of_requests = pacer(settings.api_qps, settings.api_burst)
-    client = Client(way, timeout_seconds=settings.request_timeout_seconds, pacer=pace_of_requests)
+    client = await open_client(settings)
     made = Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)
     if settings.leader_election:
         made.elect(await standing(settings, made, clock))

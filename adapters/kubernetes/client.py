@@ -14,10 +14,12 @@ from typing import Any
 import aiohttp
 import orjson
 
+from adapters.kubernetes import connection
 from adapters.kubernetes.connection import Connection
 from adapters.kubernetes.names import Resource
-from adapters.kubernetes.pacer import Pacer
+from adapters.kubernetes.pacer import Pacer, pacer
 from adapters.kubernetes.problem import ApiError
+from adapters.kubernetes.settings import Settings
 from bridge.model import failure
 
 Object = dict[str, Any]
@@ -216,6 +218,13 @@ class Client:
             timeout=timeout,
             allow_redirects=False,
         )
+
+
+async def open_client(settings: Settings) -> Client:
+    """A client on a way of its own, at the pace that the settings want. InvalidError: they cannot be used."""
+    way = await connection.open_connection(settings)
+    pace = pacer(settings.api_qps, settings.api_burst)
+    return Client(way, timeout_seconds=settings.request_timeout_seconds, pacer=pace)
 
 
 def _decode(payload: bytes) -> Object:

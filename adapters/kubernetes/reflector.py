@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from adapters.kubernetes import client as clients
 from adapters.kubernetes import watch
@@ -20,6 +20,8 @@ from adapters.kubernetes.problem import ApiError
 from bridge.model import failure
 
 log = logging.getLogger(__name__)
+
+CATCH_UP_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,3 +164,13 @@ class Reflector:
                     self._cache.fold(event.object)
                 if version:
                     self._version = version
+
+
+async def catch_up(reflectors: Iterable[Reflector]) -> None:
+    """Read everything as it stands now, each kind on its own: after a lease was won. The first failure is raised
+    when all have ended; TimeoutError after CATCH_UP_SECONDS."""
+    async with asyncio.timeout(CATCH_UP_SECONDS):
+        reads = (reflector.catch_up() for reflector in reflectors)
+        for failed in await asyncio.gather(*reads, return_exceptions=True):
+            if failed is not None:
+                raise failed

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
 from bridge.api import pages
+from bridge.app.clock import WallClock, mint
 from bridge.app.health import ServiceHealth
 from bridge.app.metrics import Metrics, Sources
 from bridge.app.secrets import SecretChain
@@ -37,16 +36,6 @@ log = logging.getLogger(__name__)
 Task = Callable[[], Awaitable[None]]
 
 SECRET_SECONDS = 10.0
-
-
-class _WallClock:
-    """The `Clock` port on this host's clock."""
-
-    def now(self) -> float:
-        return time.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class _NoIntake:
@@ -103,7 +92,7 @@ class RoleProcess:
 
     def __init__(self, plan: RolePlan) -> None:
         self.plan = plan
-        self._clock = _WallClock()
+        self._clock = WallClock()
         self._tracer = Tracer()
         self._meter = Metrics()
         self._tracer.listen(self._meter.call_ended)
@@ -121,7 +110,7 @@ class RoleProcess:
             make_loop=self._make_loop,
             on_call=self._on_call,
             meters=self._meter.registry,
-            mint=_mint,
+            mint=mint,
         )
 
     async def run(self) -> None:
@@ -173,7 +162,7 @@ class RoleProcess:
     def _make_runner(self, role: Role) -> Runner:
         return Runner(
             {joined.orchestrator.cluster: _lane(joined) for joined in role.joined},
-            work.Tools(plugins=self.registry, clock=self._clock, writer=_mint()),
+            work.Tools(plugins=self.registry, clock=self._clock, writer=mint()),
             told=_nobody,
             workers=role.workers,
             resync_seconds=role.resync_seconds,
@@ -203,10 +192,6 @@ class RoleProcess:
             more=lambda: self._role.pages if self._role is not None else {},
         )
         return await pages.listen(app, self.plan.http_address)
-
-
-def _mint() -> str:
-    return str(uuid.uuid4())
 
 
 async def _nobody(

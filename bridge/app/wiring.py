@@ -7,14 +7,13 @@ import contextlib
 import functools
 import logging
 import os
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import bridge
 from bridge.api.application import make_app
 from bridge.api.server import serve
 from bridge.app import config, metrics, node_config
+from bridge.app.clock import WallClock, mint
 from bridge.app.health import ServiceHealth
 from bridge.app.secrets import EnvironmentSecrets, FileSecrets, SecretChain
 from bridge.csi.registry import Registry
@@ -49,21 +48,6 @@ from bridge.service.runner import Runner
 log = logging.getLogger(__name__)
 Task = Callable[[], Awaitable[None]]
 FIRST_LOOK_SECONDS = 2.0
-
-
-class WallClock:
-    """The `Clock` port on this host's clock."""
-
-    def now(self) -> float:
-        return time.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-def mint() -> str:
-    """A new identity for a request or an operation."""
-    return str(uuid.uuid4())
 
 
 class Service:

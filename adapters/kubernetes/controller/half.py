@@ -16,7 +16,7 @@ from adapters.kubernetes.groups.means import GROUP, Means
 from adapters.kubernetes.groups.side import judge
 from adapters.kubernetes.groups.world import GroupWorld
 from adapters.kubernetes.ownership import Ownership
-from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.reflector import Pace, Reflector, catch_up
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer, always
@@ -28,7 +28,6 @@ COMPONENT = "snapshot-controller"
 SNAPSHOT_QUEUE = "snapshot-controller-snapshot"
 CONTENT_QUEUE = "snapshot-controller-content"
 GROUP_QUEUE = "snapshot-controller-group-snapshot"
-CATCH_UP_SECONDS = 120.0
 RESYNC_SLICE = 200
 
 MakeQueue = Callable[[str, Turn], Loop]
@@ -184,11 +183,7 @@ class ClusterHalf:
 
     async def _catch_up(self, _led_before: bool) -> None:
         """After the lease was won: everything as it stands now."""
-        async with asyncio.timeout(CATCH_UP_SECONDS):
-            reads = (reflector.catch_up() for reflector in self.reflectors)
-            for failed in await asyncio.gather(*reads, return_exceptions=True):
-                if failed is not None:
-                    raise failed
+        await catch_up(self.reflectors)
 
     async def _resync(self) -> None:
         """Look at everything now and then, in slices: a look that finds nothing to do writes nothing."""

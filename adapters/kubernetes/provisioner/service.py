@@ -7,21 +7,20 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from adapters.kubernetes import connection, election, names
-from adapters.kubernetes.client import Client
+from adapters.kubernetes import election, names
+from adapters.kubernetes.client import Client, open_client
 from adapters.kubernetes.decide import provision, topology
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.ownership import Ownership
-from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.provisioner.holds import Holds
 from adapters.kubernetes.provisioner.making import Making
 from adapters.kubernetes.provisioner.meters import Meters
 from adapters.kubernetes.provisioner.parts import Parts
 from adapters.kubernetes.provisioner.reclaiming import Reclaiming
 from adapters.kubernetes.provisioner.scene import Extent, Scene, Wakes
-from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.reflector import Pace, Reflector, catch_up
 from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.settings import Settings
 from adapters.kubernetes.writer import Writer, always
@@ -30,7 +29,6 @@ from bridge.ports.clock import Clock
 from bridge.ports.loop import Loop, RetrySchedule, Turn
 from bridge.ports.role import RoleSurroundings
 
-CATCH_UP_SECONDS = 120.0
 EVERYTHING = "everything"
 """What is turned away while another provisioner's lease is live, and looked at when that ends."""
 OPTIONAL = (names.SNAPSHOTS, names.GRANTS)
@@ -154,11 +152,7 @@ class Provisioner:
 
     async def _catch_up(self, led_before: bool) -> None:
         """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
-        async with asyncio.timeout(CATCH_UP_SECONDS):
-            reads = (reflector.catch_up() for kind, reflector in self._reflectors.items() if kind not in OPTIONAL)
-            for failed in await asyncio.gather(*reads, return_exceptions=True):
-                if failed is not None:
-                    raise failed
+        await catch_up(reflector for kind, reflector in self._reflectors.items() if kind not in OPTIONAL)
         if led_before:
             self._making.forget()
 
@@ -212,12 +206,7 @@ def _loop(lent: RoleSurroundings, meters: UpstreamMetrics, name: str, turn: Turn
 
 async def build(settings: Settings, lent: RoleSurroundings, wanted: Wanted) -> Provisioner:
     """Open the way to the API server; nothing is read before the tasks run."""
-    way = await connection.open_connection(settings)
-    client = Client(
-        way,
-        timeout_seconds=settings.request_timeout_seconds,
-        pacer=pacer(settings.api_qps, settings.api_burst),
-    )
+    client = await open_client(settings)
     driver = wanted.options.driver
     stand = None
     if settings.leader_election:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from adapters.kubernetes import connection, election
-from adapters.kubernetes.client import Client
+from adapters.kubernetes import election
+from adapters.kubernetes.client import open_client
 from adapters.kubernetes.controller.half import ClusterHalf, Ways
 from adapters.kubernetes.controller.turns import Rules
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.operations import Operations
-from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.reflector import Pace
 from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
@@ -59,12 +58,7 @@ def plan(given: Given) -> RolePlan:
             queue = meters.queue(name)
             return queue.watched(lent.make_loop(name, queue.timed(turn), workers=workers, retry=retry))
 
-        way = await connection.open_connection(settings)
-        client = Client(
-            way,
-            timeout_seconds=settings.request_timeout_seconds,
-            pacer=pacer(settings.api_qps, settings.api_burst),
-        )
+        client = await open_client(settings)
         half = ClusterHalf(
             settings,
             client,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from adapters.kubernetes.flags import Flag, Given, Kind
 from bridge.model.failure import InvalidError
@@ -26,14 +26,23 @@ FLAGS = (
 
 def read(given: Given) -> Mapping[str, bool]:
     """Gate -> whether it is on. InvalidError names the bad part and the nearest gate."""
-    found = dict(DEFAULTS)
-    for part in given.texts("feature-gates"):
-        name, _, text = part.strip().partition("=")
-        if name not in DEFAULTS:
-            near = difflib.get_close_matches(name, DEFAULTS, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known gates: {', '.join(DEFAULTS)}"
+    return parse(given.texts("feature-gates"), DEFAULTS)
+
+
+def parse(words: Iterable[str], defaults: Mapping[str, bool]) -> Mapping[str, bool]:
+    """The same for a program with other gates.
+
+    >>> parse(["Topology=FALSE"], {"Topology": True, "AllAlpha": False})
+    {'Topology': False, 'AllAlpha': False}
+    """
+    found = dict(defaults)
+    for word in words:
+        name, _, text = word.strip().partition("=")
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known gates: {', '.join(defaults)}"
             raise InvalidError(f"there is no gate {name!r}", field="--feature-gates", hint=hint)
         if text.lower() not in ("true", "false"):
-            raise InvalidError(f"{part!r} is no valid gate", field="--feature-gates", hint=f"Write {name}=true")
+            raise InvalidError(f"{word!r} is no valid gate", field="--feature-gates", hint=f"Write {name}=true")
         found[name] = text.lower() == "true"
     return found

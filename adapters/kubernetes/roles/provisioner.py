@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from adapters.kubernetes.decide import provision, topology
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.provisioner import service
+from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
 from bridge.model.failure import InvalidError
 from bridge.ports.role import Role, RolePlan, RoleSurroundings
@@ -59,33 +60,19 @@ FLAGS = (
         )
     ),
 )
-_GATES = {"CrossNamespaceVolumeDataSource": False, "VolumeAttributesClass": True, "Topology": True}
-_OTHER_GATES = frozenset({"ReleaseLeaderElectionOnExit", "ContextualLogging", "LoggingAlphaOptions", "AllAlpha"})
-
-
-def gates(words: tuple[str, ...]) -> Mapping[str, bool]:
-    """The feature gates that this role knows. InvalidError names one that it does not.
-
-    >>> gates(("CrossNamespaceVolumeDataSource=true",))["CrossNamespaceVolumeDataSource"]
-    True
-    """
-    found = dict(_GATES)
-    for word in words:
-        name, equals, value = word.partition("=")
-        truth = {"true": True, "false": False}.get(value.lower())
-        if not equals or truth is None:
-            raise InvalidError(f"{word!r} is no gate", field="--feature-gates", hint="Write NAME=true or NAME=false")
-        if name not in found and name not in _OTHER_GATES:
-            known = ", ".join(sorted({*_GATES, *_OTHER_GATES}))
-            raise InvalidError(f"there is no gate {name!r}", field="--feature-gates", hint=f"Known: {known}")
-        found[name] = truth
-    return found
+_GATES = {
+    "CrossNamespaceVolumeDataSource": False,
+    "VolumeAttributesClass": True,
+    "Topology": True,
+    **dict.fromkeys(("ReleaseLeaderElectionOnExit", "ContextualLogging", "LoggingAlphaOptions", "AllAlpha"), False),
+}
+"""The last ones change nothing here."""
 
 
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
     settings = upstream.settings(given)
-    gate = gates(given.texts("feature-gates"))
+    gate = gates.parse(given.texts("feature-gates"), _GATES)
     if given.truth("node-deployment"):
         raise InvalidError(
             "a provisioner on each node is not served",

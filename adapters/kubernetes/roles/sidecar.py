@@ -7,13 +7,12 @@ import dataclasses
 import logging
 import os
 
-from adapters.kubernetes import connection, election
-from adapters.kubernetes.client import Client
+from adapters.kubernetes import election
+from adapters.kubernetes.client import open_client
 from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.names import Naming
-from adapters.kubernetes.pacer import pacer
 from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
 from adapters.kubernetes.sidecar.half import DriverHalf, Ways
@@ -56,12 +55,7 @@ def plan(given: Given) -> RolePlan:
         lent.on_call(meters.call_ended)
         await lent.sink.ensure_socket(socket, socket.removeprefix("unix://"))
         driver = await _driver(lent, socket)
-        way = await connection.open_connection(settings)
-        client = Client(
-            way,
-            timeout_seconds=settings.request_timeout_seconds,
-            pacer=pacer(settings.api_qps, settings.api_burst),
-        )
+        client = await open_client(settings)
         where = election.namespace(settings.lease_namespace, settings.service_account_dir)
         ways = dataclasses.replace(asked, lease_namespace=where, lease_check_seconds=settings.lease_check_seconds)
         half = DriverHalf(driver, client, cluster=CLUSTER, clock=lent.clock, ways=ways)

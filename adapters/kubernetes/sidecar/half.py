@@ -14,7 +14,7 @@ from adapters.kubernetes.groups import names as group_names
 from adapters.kubernetes.groups.driver import DriverGroups
 from adapters.kubernetes.groups.means import GROUP, Means
 from adapters.kubernetes.ownership import Ownership
-from adapters.kubernetes.reflector import Pace, Reflector
+from adapters.kubernetes.reflector import Pace, Reflector, catch_up
 from adapters.kubernetes.secrets import ClusterSecrets
 from adapters.kubernetes.sidecar.records import ContentRecords
 from adapters.kubernetes.sidecar.requests import ContentRequests
@@ -28,7 +28,6 @@ from bridge.ports.group import GroupSide
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
 from bridge.ports.plugin import PluginSink
 
-CATCH_UP_SECONDS = 120.0
 COMPONENT = "csi-snapshotter"
 """Who the events are from, before the driver's name: upstream's name, which owners filter by."""
 
@@ -177,11 +176,7 @@ class DriverHalf:
 
     async def _catch_up(self, led_before: bool) -> None:
         """After the lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
-        async with asyncio.timeout(CATCH_UP_SECONDS):
-            reads = (reflector.catch_up() for reflector in self._reflectors)
-            for failed in await asyncio.gather(*reads, return_exceptions=True):
-                if failed is not None:
-                    raise failed
+        await catch_up(self._reflectors)
         if led_before:
             self.ledger.begin_term()
             if self._group_half is not None:
