@@ -6,7 +6,7 @@ Nothing here deletes anything; a snapshot that was adopted is retained by defaul
 from __future__ import annotations
 
 import datetime
-import hashlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +19,10 @@ from bridge.cli.output import Column, Sheet
 
 Json = dict[str, Any]
 LONGEST_NAME = 200
+UNKNOWN_OF_FOREIGN = {
+    "states": "--state", "selector": "--selector", "of_job": "--job", "of_allocation": "--allocation",
+    "of_node": "--node", "used_by": "--used-by",
+}  # fmt: skip
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -46,14 +50,19 @@ SHEET = Sheet(
 )
 
 
-def show(client: Any, *, driver: str, cluster: str, limit: int, form: str) -> None:
+def show(client: Any, given: Json, *, limit: int, form: str) -> None:
     """Print what nobody has on record. A plugin that cannot list is told and is no error."""
+    for name, flag in UNKNOWN_OF_FOREIGN.items():
+        if given[name]:
+            raise click.UsageError(f"{flag} does not go with --foreign: nobody has that on record")
+    driver, cluster = given["driver"], given["cluster"]
     items: list[Json] = []
     for name in drivers(client, driver, cluster):
         for item in foreign(client, name):
             if limit and len(items) >= limit:
                 break
-            items.append(item)
+            if not given["volume"] or any(one["name"] == given["volume"] for one in item["volumes"]):
+                items.append(item)
     document = {"apiVersion": "snapbridge/v1", "kind": "ForeignSnapshotList", "items": items, "nextToken": ""}
     output.show_list(SHEET, document, form)
 
@@ -180,9 +189,7 @@ def _body(given: Json, handle: str, name: str, namespace: str, volume: str) -> J
 
 
 def _send(client: Any, body: Json) -> Json:
-    """Book it. The key is made of what is asked, so that the same command again books nothing twice."""
-    key = hashlib.sha256("\0".join(str(body[name]) for name in sorted(body)).encode()).hexdigest()
-    accepted: Json = client.post("/v1/snapshots", body, key=f"adopt-{key}")
+    accepted: Json = client.post("/v1/snapshots", body, key=os.urandom(16).hex())
     return accepted
 
 

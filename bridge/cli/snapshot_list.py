@@ -90,7 +90,7 @@ def list_snapshots(client: Any, refs_: tuple[str, ...], form: str, limit: int, *
     if given["foreign"]:
         if refs_:
             raise click.UsageError("--foreign lists what has no name here")
-        snapshot_foreign.show(client, driver=given["driver"], cluster=given["cluster"], limit=limit, form=form)
+        snapshot_foreign.show(client, given, limit=limit, form=form)
         return
     if refs_:
         items = [refs.find(client, ref, cluster=given["cluster"], namespace=namespace) for ref in refs_]

@@ -111,7 +111,8 @@ class Making:
     async def abandon(self, operation: Operation) -> Operation:
         """Have a restore or clone end, whatever is left of it; what may be left is put on record."""
         if operation.verb not in (ops.RESTORE, ops.CLONE):
-            hint = "a create is let go with its snapshot: `snapbridge snapshot delete REF --abandon`"
+            create = operation.verb == ops.CREATE
+            hint = "let it go with its snapshot: `snapbridge snapshot delete REF --abandon`" if create else ""
             raise InvalidError(f"a {operation.verb} cannot be abandoned", field="operation", hint=hint)
         for _ in range(20):
             fresh = await self._operations.get(operation.id)

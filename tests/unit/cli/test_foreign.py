@@ -36,6 +36,10 @@ def test_foreign_snapshots_are_listed_and_a_plugin_that_cannot_list_is_told_with
     assert (
         run("snapshot", "list", "--foreign", "--cluster", "east", "--limit", "1", "-o", "name").out == "snap/1[0]\n"
     )
+    of_db = run("snapshot", "list", "--foreign", "--driver", DRIVER, "--volume", "db", "-o", "name")
+    assert of_db.out == "snap/1[0]\n"
+    for words in (("--job", "web"), ("--state", "ready"), ("-l", "a=b"), ("--node", "n1"), ("REF",)):
+        assert run("snapshot", "list", "--foreign", *words).code == exits.USAGE
     only = run("snapshot", "list", "--foreign", "--driver", "rbd.csi.ceph.com")
     assert (only.code, only.out) == (0, "")
 

@@ -108,3 +108,28 @@ def test_the_body_of_a_create() -> None:
 def test_a_registrations_name_is_no_other_handles() -> None:
     assert wire.fresh_name("data", "h1") != wire.fresh_name("data", "h2")
     assert wire.fresh_name("data", "h1") == wire.fresh_name("data", "h1")
+
+
+def test_who_has_a_volume_as_labels() -> None:
+    row = {
+        "ID": "data", "WriteAllocs": {"a1": None}, "ReadAllocs": {"a2": None, "stuck": None},
+        "Allocations": [
+            {"ID": "a1", "JobID": "web", "TaskGroup": "g", "NodeName": "n1"},
+            {"ID": "a2", "JobID": "batch", "TaskGroup": "g", "NodeName": "n2"},
+            {"ID": "gone", "JobID": "old", "TaskGroup": "g", "NodeName": "n3"},
+        ],
+    }  # fmt: skip
+    assert wire.user_labels(row) == {
+        "allocation": ("a1", "a2", "stuck"), "job": ("batch", "web"), "group": ("g",), "node": ("n1", "n2"),
+    }  # fmt: skip
+    assert wire.user_labels({"ID": "free", "WriteAllocs": None, "Allocations": None}) == {}
+
+
+def test_places_of_a_volume_go_both_ways() -> None:
+    row = {"ID": "data", "Topologies": [None, {"Segments": {"zone": "a"}}, {"Segments": None}]}
+    assert wire.topologies(row) == ({"zone": "a"},)
+    new = NewVolume("n", "d", HandleSource("s"), requisite=({"zone": "a"},), preferred=({"zone": "b"},))
+    assert wire.new_volume(new, "p", "default", {})["RequestedTopologies"] == {
+        "Required": [{"Segments": {"zone": "a"}}], "Preferred": [{"Segments": {"zone": "b"}}],
+    }  # fmt: skip
+    assert "RequestedTopologies" not in wire.new_volume(NewVolume("n", "d"), "p", "default", {})
