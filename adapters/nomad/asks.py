@@ -86,6 +86,8 @@ class Asks:
         self._on_change = on_change
         self._open: set[str] = set()
         self._pending: dict[str, Ask] = {}
+        self._of_job: dict[JobKey, dict[str, Ask]] = {}
+        """The same by job: thousands may be pending after a start."""
         self._asked: dict[str, Asked] = {}
         self._refused: dict[str, tuple[decide.Wanted, str]] = {}
         self._bell = asyncio.Event()
@@ -105,17 +107,17 @@ class Asks:
                 known.last_chance = known.last_chance or last_chance
             elif one.uid not in self._asked and self._refused.get(one.uid, (None, ""))[0] != one:
                 quiet = time.monotonic() + one.wait_seconds if one.moment is decide.Moment.STOP else None
-                self._pending[one.uid] = Ask(one, last_chance, quiet)
+                self._add(Ask(one, last_chance, quiet))
         self._bell.set()
         self._claims_bell.set()
 
     def drop(self, key: JobKey, keep: set[str]) -> Sequence[Ask]:
         """Let go of what this job wants no more, and return it. What is just being asked for is not lost."""
-        gone = [ask for uid, ask in self._pending.items() if ask.key == key and uid not in keep]
+        gone = [ask for uid, ask in self._of_job.get(key, {}).items() if uid not in keep]
         for ask in gone:
             ask.dropped = True
             if not ask.busy:
-                del self._pending[ask.wanted.uid]
+                self._remove(ask)
         return [ask for ask in gone if not ask.busy]
 
     def forget(self, uids: Iterable[str]) -> None:
@@ -126,7 +128,7 @@ class Asks:
 
     def pending(self, key: JobKey) -> Sequence[Ask]:
         """What this job still waits for."""
-        return [ask for ask in self._pending.values() if ask.key == key]
+        return list(self._of_job.get(key, {}).values())
 
     def asked(self, uid: str) -> Asked | None:
         """What the service has taken up under this uid."""
@@ -145,7 +147,7 @@ class Asks:
             while True:
                 self._bell.clear()
                 now = time.monotonic()
-                for asks in self._batches():
+                for asks in self._batches() if self._open else ():
                     if all(self._is_due(ask, now) for ask in asks):
                         for ask in asks:
                             ask.busy = True
@@ -190,17 +192,28 @@ class Asks:
                 self._failed(ask, str(error), hopeless=True)
         else:
             for ask, draft in zip(asks, drafts, strict=True):
-                self._taken(ask.wanted, draft)
+                self._taken(ask, draft)
         for ask in asks:
             ask.busy = False
-        self._bell.set()
         self._on_change(asks[0].key)
 
-    def _taken(self, wanted: decide.Wanted, draft: SnapshotDraft) -> None:
+    def _add(self, ask: Ask) -> None:
+        self._pending[ask.wanted.uid] = ask
+        self._of_job.setdefault(ask.key, {})[ask.wanted.uid] = ask
+
+    def _remove(self, ask: Ask) -> None:
+        self._pending.pop(ask.wanted.uid, None)
+        mine = self._of_job.get(ask.key, {})
+        mine.pop(ask.wanted.uid, None)
+        if not mine:
+            self._of_job.pop(ask.key, None)
+
+    def _taken(self, ask: Ask, draft: SnapshotDraft) -> None:
+        wanted = ask.wanted
         key = snapshot_key(self._cluster, wanted.uid)
         self._refused.pop(wanted.uid, None)
         self._asked[wanted.uid] = Asked(wanted, key, draft.why, draft.asked_by, draft.policy)
-        self._pending.pop(wanted.uid, None)
+        self._remove(ask)
         log.info("job %r version %d asked for %s of %r", wanted.job, wanted.version, wanted.name, wanted.volume)
 
     def _failed(self, ask: Ask, text: str, *, hopeless: bool) -> None:
@@ -211,8 +224,9 @@ class Asks:
         ask.failures += 1
         delay = min(_RETRY_MOST_SECONDS, _RETRY_FIRST_SECONDS * 2.0 ** min(ask.failures - 1, 16))
         ask.due = time.monotonic() + delay
+        self._bell.set()
         if hopeless or ask.dropped:
-            self._pending.pop(wanted.uid, None)
+            self._remove(ask)
             self._refused[wanted.uid] = (wanted, text)
 
     async def _drafts(self, asks: Sequence[Ask]) -> Sequence[SnapshotDraft]:

@@ -7,7 +7,9 @@ import asyncio
 from adapters.nomad.adapter import build
 from adapters.nomad.client import Client
 from bridge.model.failure import InvalidError, NotFoundError, UnavailableError
+from bridge.model.keys import Key
 from bridge.model.snapshot import DeletionPolicy
+from bridge.ports.orchestrator import SnapshotDraft
 from tests.integration.nomad.conftest import bridge, job, make_volume, register
 from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, quick, running, until
 from tests.support.nomad.agent import FakeNomad
@@ -144,6 +146,23 @@ async def test_a_volume_that_is_not_registered_yet_is_tried_again(
         intake.refuse.clear()
         await until(lambda: len(intake.booked) == 1, "asked again")
         await until(lambda: adapter.problems() == [], "and no more said")
+
+
+async def test_an_ask_that_hangs_holds_up_no_other(agent: FakeNomad, client: Client) -> None:
+    class Hanging(MemoryIntake):
+        """Never answers for one volume."""
+
+        async def ask(self, draft: SnapshotDraft) -> Key:
+            if draft.volume == "v1":
+                await asyncio.Event().wait()
+            return await super().ask(draft)
+
+    intake = Hanging()
+    async with bridge(agent, intake, resync_seconds=600.0):
+        await register(client, job("slow", "v1", meta=ON))
+        for number in (2, 3):
+            await register(client, job(f"web{number}", f"v{number}", meta=ON))
+            await until(lambda wanted=number: f"v{wanted}" in intake.volumes(), "asked for all the same", 20)  # type: ignore[misc]
 
 
 async def test_an_ask_that_is_not_valid_is_said_and_not_repeated(
