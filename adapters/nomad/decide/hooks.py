@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapters.nomad.decide import claims, paths, quiesce_settings, settings
+from adapters.nomad.decide import claims, paths, quiesce_settings, settings, workloads
 from adapters.nomad.decide.claims import claimed as claimed
 from adapters.nomad.decide.settings import GroupSettings
 from bridge.model.snapshot import DeletionPolicy
@@ -121,12 +121,15 @@ def plan(cluster: str, job: Row, items: Mapping[str, str] | None = None, *, purg
     if job.get("Periodic") or job.get("ParameterizedJob") or job.get("ParentID"):
         problems.extend(_template_problems(choices))
         choices = {}
+    notes = read.notes
+    if found.stopped and workloads.is_paused(job):
+        notes, choices = (*notes, "the job is stopped by a revert: that is no stop of its own, so nothing is cut"), {}
     wanted = _joined(cluster, job, found, tuple(_wanted(cluster, job, found, choices, problems)), problems)
     return dataclasses.replace(
         found,
         wanted=wanted,
         problems=tuple(dict.fromkeys(problems)),
-        notes=read.notes,
+        notes=notes,
         policies={volume: _policy(asked) for volume, asked in choices.items()},
     )
 

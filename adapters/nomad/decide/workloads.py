@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 
 MARK = "paused_by"
 """The meta key of a job that a revert has stopped. Every instance is stopped with it, so it replaces none."""
+_WORDS = "snapbridge revert "
 START_SECONDS = 10.0
 SECOND_NS = 1_000_000_000
 BOOKKEEPING = frozenset(
@@ -57,7 +58,12 @@ class Memo:
     @property
     def sentence(self) -> str:
         """The mark, for people."""
-        return f"snapbridge revert {self.mark}"
+        return f"{_WORDS}{self.mark}"
+
+
+def is_paused(job: Row) -> bool:
+    """Whether a job is stopped by a revert of ours, for a while."""
+    return bool(job.get("Stop")) and str((job.get("Meta") or {}).get(MARK) or "").startswith(_WORDS)
 
 
 def users(volumes: Sequence[Row], name: str) -> str:

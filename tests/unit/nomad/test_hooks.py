@@ -195,6 +195,16 @@ def test_the_uid_of_a_stop_is_none_of_a_deploy_and_its_own_for_each_stop() -> No
     assert late == stopped
 
 
+def test_a_job_that_a_revert_holds_still_is_not_stopped() -> None:
+    held = job({**STOP, "paused_by": "snapbridge revert 1234"}, Stop=True)
+    plan = hooks.plan("east", held)
+    assert (plan.wanted, plan.problems) == ((), ())
+    assert plan.notes == ("the job is stopped by a revert: that is no stop of its own, so nothing is cut",)
+    assert len(hooks.plan("east", job({**STOP, "paused_by": "me"}, Stop=True)).wanted) == 1
+    running = hooks.plan("east", job({**ON, "paused_by": "snapbridge revert 1234"}))
+    assert len(running.wanted) == 1
+
+
 def test_groups_may_differ_in_when() -> None:
     groups = [
         group("a", volumes={"data": csi("v1")}, meta={"snapbridge_on_stop": "true"}),
