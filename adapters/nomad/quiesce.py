@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 CONSISTENCY, WHY = "consistency", "consistency_why"
 QUIESCED, CRASH_CONSISTENT = "quiesced", "crash-consistent"
 RETRY_SECONDS = 5.0
+PAUSE_FIRST_SECONDS, PAUSE_MOST_SECONDS = 10.0, 300.0
+"""A freeze that failed is not tried again at once: the snapshot's own first pauses would stall its task."""
 _MARGIN_SECONDS = 2.0
 _MOST_NOTES = 100_000
 _MOST_WHY = 300
@@ -62,6 +64,7 @@ class Quiescer:
         self._writers = Writers(means.client)
         self._locks: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._owed: dict[tuple[str, str], list[Freezing]] = {}
+        self._failed: dict[Target, tuple[int, float, str]] = {}
         self._loading = asyncio.Lock()
         self._loaded = False
         self._bell = asyncio.Event()
@@ -103,6 +106,8 @@ class Quiescer:
             await self._settle((target.allocation, target.task))
             if self._owed.get((target.allocation, target.task)):
                 return f"{target} still has to be thawed from an earlier freeze"
+            if required and (pause := self._pause(target)):
+                return pause
         loop = asyncio.get_running_loop()
         began = loop.time()
         what_for = ", ".join(str(request.key) for request in held.requests)
@@ -111,11 +116,29 @@ class Quiescer:
             for one in held.freezings:
                 group.create_task(one.freeze(), name="nomad-freeze")
         held.limit = began + min((_limit_seconds(one) for one in targets), default=0.0)
+        for one in held.freezings:
+            self._remember(one)
         failed = [one.why for one in held.freezings if not one.is_frozen]
         if failed and required:
             return "; ".join(failed)
         held.why = held.why or "; ".join(failed)
         return ""
+
+    def _pause(self, target: Target) -> str:
+        """Why this freeze may not be tried yet; empty when it may."""
+        _, until, why = self._failed.get(target, (0, 0.0, ""))
+        left = until - asyncio.get_running_loop().time()
+        return f"{why}; it is tried again in {left:.0f} s" if left > 0 else ""
+
+    def _remember(self, one: Freezing) -> None:
+        """How often it failed in a row. Other texts, or another allocation, are another target."""
+        count, _, _ = self._failed.pop(one.target, (0, 0.0, ""))
+        if not one.is_frozen:
+            now = asyncio.get_running_loop().time()
+            pause = min(PAUSE_MOST_SECONDS, PAUSE_FIRST_SECONDS * 2.0 ** min(count, 16))
+            self._failed[one.target] = (count + 1, now + pause, one.why)
+            for old in [target for target, (_, until, _) in self._failed.items() if until + PAUSE_MOST_SECONDS < now]:
+                del self._failed[old]
 
     def _lock(self, place: tuple[str, str]) -> asyncio.Lock:
         """One freeze at a time in one task. It lives as long as somebody wants it."""

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 
-from adapters.nomad import exec as tasks
 from adapters.nomad.client import Client
-from adapters.nomad.exec import ExecError
 from adapters.nomad.freezing import Means
 from adapters.nomad.quiesce import Held, Quiescer
 from bridge.ledger.opening import open_ledger
@@ -155,6 +153,21 @@ async def test_a_freeze_that_fails_cuts_nothing_and_thaws(place: Place, freeze: 
     assert says in refusal.message
     assert not place.marker.exists()
     assert await place.notes() == []
+
+
+async def test_a_freeze_that_failed_is_not_tried_again_at_once(place: Place) -> None:
+    await place.run(snapbridge_quiesce=f"echo freeze >> {place.folder}/log; exit 3")
+    guard = place.guard()
+    for _ in range(3):
+        refusal = await guard.before_cut((place.request,))
+        assert isinstance(refusal, Failure)
+        assert "exit code 3" in refusal.message
+    assert "it is tried again in" in refusal.message
+    assert (place.folder / "log").read_text().split() == ["freeze"]
+    await place.run(snapbridge_quiesce=f"touch {place.marker}")
+    hold = await held(place, guard)
+    assert place.marker.exists(), "other settings are another freeze"
+    await guard.after_cut(hold, MADE)
 
 
 async def test_a_freeze_that_hangs_is_given_up_and_never_stays(place: Place) -> None:
@@ -435,48 +448,3 @@ async def test_an_agent_that_cannot_be_asked_is_waited_for(place: Place) -> None
     refusal = await place.guard().before_cut((place.request,))
     assert isinstance(refusal, Failure)
     assert (refusal.kind, refusal.code) == (FailureKind.REFUSED, QUIESCE_UNAVAILABLE)
-
-
-# -- exec
-
-
-async def test_exit_codes_and_output(place: Place) -> None:
-    allocation = await place.run()
-
-    async def run(text: str) -> tasks.Ran:
-        return await tasks.run(
-            place.client, "default", allocation, "main", ["/bin/sh", "-c", text], timeout_seconds=20
-        )
-
-    assert await run("echo out; echo err >&2") in (tasks.Ran(0, "out\nerr"), tasks.Ran(0, "err\nout"))
-    assert (await run("exit 3")).exit_code == 3
-    assert (await run("kill -9 $$")).exit_code == 137
-    long = await run("head -c 20000 /dev/zero | tr '\\0' x")
-    assert (long.exit_code, len(long.output)) == (0, tasks.MOST_OUTPUT_BYTES)
-
-
-@pytest.mark.parametrize(
-    ("allocation", "task", "kind", "code"),
-    [
-        ("", "nope", FailureKind.REFUSED, "NOT_FOUND"),
-        ("00000000-0000-0000-0000-000000000000", "main", FailureKind.REFUSED, "NOT_FOUND"),
-        ("short", "main", FailureKind.REFUSED, "INVALID_ARGUMENT"),
-    ],
-)
-async def test_what_nomad_refuses(place: Place, allocation: str, task: str, kind: FailureKind, code: str) -> None:
-    own = await place.run()
-    with pytest.raises(ExecError) as caught:
-        await tasks.run(
-            place.client, "default", allocation or own, task, ["/bin/sh", "-c", "true"], timeout_seconds=20
-        )
-    assert (caught.value.failure.kind, caught.value.failure.code) == (kind, code)
-
-
-async def test_a_wedged_task_ends_at_the_time_limit(place: Place) -> None:
-    allocation = await place.run()
-    for argv in (["/no/such/program"], ["/bin/sh", "-c", "true"]):
-        with pytest.raises(ExecError) as caught:
-            await tasks.run(place.client, "default", allocation, "main", argv, timeout_seconds=0.5)
-        assert caught.value.failure.kind is FailureKind.UNSURE
-        assert "restarted" in caught.value.failure.hint
-    place.agent.unwedge(allocation, "main")
