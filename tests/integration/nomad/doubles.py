@@ -138,7 +138,7 @@ class MemorySecrets:
         return self.values[str(ref)]
 
 
-async def until(test: Callable[[], bool], what: str, timeout_seconds: float = 5.0) -> None:
+async def until(test: Callable[[], bool], what: str, timeout_seconds: float = 20.0) -> None:
     """Wait until it is so; the failure says what was waited for."""
     try:
         async with asyncio.timeout(timeout_seconds):
