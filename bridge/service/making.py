@@ -7,7 +7,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 
-from bridge.model.failure import ConflictError, DeniedError, InvalidError, NotFoundError
+from bridge.model.failure import (
+    BridgeError,
+    ConflictError,
+    DeniedError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 from bridge.model.operation import Operation, OperationState
 from bridge.model.plugin import Capability
 from bridge.model.secret import NO_SECRET
@@ -69,6 +76,7 @@ class Making:
         permission.demand(caller, found.key.cluster, namespace, found.volume)
         _demand_plain(caller, draft)
         _check_restore(found, lane, draft)
+        await _check_secret(lane, draft)
         shape = await self._shape(found, lane, draft)
         arguments = {
             "key": str(found.key),
@@ -95,6 +103,7 @@ class Making:
             raise InvalidError(f"cluster {draft.cluster!r} cannot register volumes", field="cluster")
         source = await lane.orchestrator.volumes.find(draft.namespace, draft.volume)
         self._check_clone(source, draft.like)
+        await _check_secret(lane, draft.like)
         shape = shapes.choose(draft.like, None, source, least_bytes=0, secret=NO_SECRET)
         arguments = {
             "content": source.handle,
@@ -210,6 +219,17 @@ def _demand_plain(caller: Caller, draft: RestoreDraft) -> None:
             field="secret",
             hint="leave it out; it belongs in the service's config",
         )
+
+
+async def _check_secret(lane: Lane, draft: RestoreDraft) -> None:
+    """A reference that leads nowhere is told now; its value is looked up again at the call, and kept nowhere."""
+    try:
+        await lane.secrets.resolve(draft.secret)
+    except UnavailableError:
+        raise
+    except BridgeError as error:
+        message = f"the secret {draft.secret} cannot be used: {error.message}"
+        raise InvalidError(message, field="secret", hint=error.hint) from error
 
 
 def digest(asked: object) -> str:

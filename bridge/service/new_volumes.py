@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from bridge.model.failure import ElsewhereError, Failure, FailureKind
+from bridge.model.failure import BridgeError, ElsewhereError, Failure, FailureKind, UnavailableError
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import HandleSource, VolumeSource
@@ -35,7 +35,12 @@ class NewVolumes:
         plugin = lane.calls(self._plugins, shape.driver)
         if plugin is None:
             return Failed(_no_plugin(shape.driver))
-        secrets = await lane.secrets.resolve(shape.secret)
+        try:
+            secrets = await lane.secrets.resolve(shape.secret)
+        except UnavailableError:
+            raise  # it is tried again
+        except BridgeError as error:
+            return work.secret_failure(shape.secret, error)
         new = NewVolume(
             name=name,
             driver=shape.driver,

@@ -396,10 +396,13 @@ def _facts(stored: Stored) -> CutSnapshot:
 
 
 class NoSecrets:
-    """The `Secrets` port with nothing in it."""
+    """The `Secrets` port with nothing in it, until a test adds the name of one to `known`."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
 
     async def resolve(self, ref: SecretRef) -> Mapping[str, str]:
-        if ref:
+        if ref and ref.locator not in self.known:
             raise NotFoundError(f"no secret {ref}")
         return {}
 

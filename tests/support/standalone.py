@@ -131,10 +131,9 @@ class Service:
         self.book = StubbornBook(ledger)
         clock = RealClock()
         numbers = itertools.count(1)
+        self.secrets = memory.NoSecrets()
         self.lanes = {
-            cluster.cluster: lane(
-                cluster, ledger, ledger, memory.NoSecrets(), fence=self._fence, group_book=ledger.groups
-            )
+            cluster.cluster: lane(cluster, ledger, ledger, self.secrets, fence=self._fence, group_book=ledger.groups)
         }
         self.operations = Operations(ledger, clock)
         catalogue = Catalogue(self.lanes, ledger)

@@ -85,13 +85,37 @@ async def test_a_repeat_asks_for_the_very_same_though_the_source_has_changed() -
         assert service.plugin.asked[0] == service.plugin.asked[1]
 
 
+async def test_a_secret_that_went_meanwhile_ends_the_restore_with_its_name() -> None:
+    async with running() as service:
+        uid = await cut(service)
+        service.secrets.known.add("MINE")
+        service.cluster.fenced = "not yet"
+        operation = await service.desk.restore_snapshot(
+            ADMIN, uid, RestoreDraft("copy", secret=SecretRef("env", "MINE"))
+        )
+        service.secrets.known.clear()
+        service.cluster.fenced = ""
+        ended = await service.finished(operation)
+        assert ended.state is OperationState.FAILED
+        assert ended.failure is not None
+        assert "the secret env:MINE cannot be used" in ended.failure.message
+        assert service.plugin.asked == []
+
+
 async def test_the_secret_is_the_callers_then_the_sources_then_the_one_kept() -> None:
     async with running() as service:
         uid = await cut(service)
+        service.secrets.known |= {"MINE", "ROTATED"}
         operation = await service.desk.restore_snapshot(
             ADMIN, uid, RestoreDraft("copy", secret=SecretRef("env", "MINE"))
         )
         assert '"secret": "env:MINE"' in operation.arguments["shape"]
+        with pytest.raises(
+            InvalidError, match="the secret env:NOWHERE cannot be used: no secret env:NOWHERE"
+        ) as raised:
+            await service.desk.restore_snapshot(ADMIN, uid, RestoreDraft("copy4", secret=SecretRef("env", "NOWHERE")))
+        assert raised.value.field == "secret"
+        service.secrets.known.discard("ROTATED")
         service.cluster.known["default", "data"] = dataclasses.replace(RICH, secret=SecretRef("env", "ROTATED"))
         operation = await service.desk.restore_snapshot(ADMIN, uid, RestoreDraft("copy2"))
         assert '"secret": "env:ROTATED"' in operation.arguments["shape"]
