@@ -26,7 +26,7 @@ class Summaries:
 
     def __init__(self, client: Client, *, enabled: bool) -> None:
         self._client = client
-        self._written: dict[JobKey, bytes] = {}
+        self._written: dict[Place, bytes] = {}
         self._foreign: set[Place] = set()
         self._left: dict[Place, int] = {}
         self.enabled = enabled
@@ -43,9 +43,9 @@ class Summaries:
         `volumes` are those of which nothing is known since the start: their last lines are carried over.
         """
         digest = _digest(items)
-        if not self.enabled or self._written.get(job) == digest:
-            return True
         place = (job[0], paths.status_path(job[1]))
+        if not self.enabled or self._written.get(place) == digest:
+            return True
         try:
             index, there = await self._read(place)
             if there and not summary.is_ours(there):
@@ -63,11 +63,13 @@ class Summaries:
             log.warning("the summary of job %r in %r was not written: %s", job[1], job[0], error)
             return False
         self._sentence = ""
-        self._written[job] = digest
+        self._written[place] = digest
         return True
 
     async def remove(self, place: Place) -> bool:
-        """Remove the summary of a job that is gone. False: try again later."""
+        """Remove the summary of a job that is gone, and all that is remembered of it. False: try again later."""
+        self._written.pop(place, None)
+        self._foreign.discard(place)
         if not self.enabled:
             return True
         try:
@@ -84,11 +86,6 @@ class Summaries:
             log.warning("the summary %r in %r was not removed: %s", place[1], place[0], error)
             return False
         return True
-
-    def forget(self, job: JobKey) -> None:
-        """The job is gone; nothing is remembered of its summary."""
-        self._written.pop(job, None)
-        self._foreign.discard((job[0], paths.status_path(job[1])))
 
     def is_foreign(self, place: Place, index: int) -> bool:
         """Whether this variable, unchanged since, was seen to be somebody else's."""

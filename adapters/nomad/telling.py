@@ -78,7 +78,6 @@ class Telling:
         """The job is gone, and so goes its summary."""
         self._due.pop(job, None)
         self._pace.pop(job, None)
-        self._summaries.forget(job)
         if self._last.pop(job, None) is not None or was_told:
             self._removals[(job[0], paths.status_path(job[1]))] = 0.0
             self._bell.set()
