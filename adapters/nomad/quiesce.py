@@ -20,11 +20,19 @@ from adapters.nomad.freezing import Freezing, Means, Target
 from adapters.nomad.writers import Writers
 from bridge.model.failure import BridgeError, ConflictError, Failure, FailureKind
 from bridge.model.snapshot import SnapshotRequest
-from bridge.ports.guard import FREEZE, NOT_QUIESCED, QUIESCE_UNAVAILABLE, CutEnd, Hold
+from bridge.ports.guard import (
+    CONSISTENCY,
+    CONSISTENCY_WHY,
+    FREEZE,
+    NOT_QUIESCED,
+    QUIESCE_UNAVAILABLE,
+    CutEnd,
+    Hold,
+)
 
 log = logging.getLogger(__name__)
 
-CONSISTENCY, WHY = "consistency", "consistency_why"
+WHY = CONSISTENCY_WHY
 QUIESCED, CRASH_CONSISTENT = "quiesced", "crash-consistent"
 RETRY_SECONDS = 5.0
 PAUSE_FIRST_SECONDS, PAUSE_MOST_SECONDS = 10.0, 300.0
@@ -205,6 +213,10 @@ class Quiescer:
         if not self._owed.get(place):
             self._owed.pop(place, None)
 
+    async def _pay(self, place: tuple[str, str]) -> None:
+        async with self._lock(place):
+            await self._settle(place)
+
     async def _load(self) -> None:
         """Find the notes of earlier processes, once."""
         async with self._loading:
@@ -225,9 +237,9 @@ class Quiescer:
                 await self._load()
             except BridgeError as error:
                 log.warning("the notes of earlier freezes cannot be read: %s", error)
-            for place in list(self._owed):
-                async with self._lock(place):
-                    await self._settle(place)
+            async with asyncio.TaskGroup() as group:  # one that hangs keeps no other waiting
+                for place in list(self._owed):
+                    group.create_task(self._pay(place), name="nomad-thaw-owed")
             if self._owed or not self._loaded:
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -15,6 +15,8 @@ from bridge.model.snapshot import SnapshotRequest
 
 NOT_QUIESCED = "NOT_QUIESCED"
 """The code of a cut that was not made because its writers could not be held still."""
+CONSISTENCY, CONSISTENCY_WHY = "consistency", "consistency_why"
+"""Labels by which a guard tells what a copy is worth; nobody else may write them."""
 FREEZE = "freeze"
 """The verb of the operations that guards keep of their own: their durable notes. The service only shows them."""
 QUIESCE_UNAVAILABLE = "QUIESCE_UNAVAILABLE"

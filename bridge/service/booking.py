@@ -10,6 +10,7 @@ from bridge.model.keys import Key, snapshot_key
 from bridge.model.secret import SecretRef, SnapshotSecrets
 from bridge.model.snapshot import HandleSource, Source, VolumeSource
 from bridge.model.volume import Volume
+from bridge.ports.guard import CONSISTENCY, CONSISTENCY_WHY
 from bridge.ports.ledger import Book, Entry
 from bridge.ports.orchestrator import SnapshotDraft
 from bridge.service.keeper import Keeper
@@ -61,6 +62,7 @@ class Booking:
         self, lane: Lane, draft: SnapshotDraft, *, patient: bool = False, group: Key | None = None
     ) -> Entry:
         """The request with everything looked up and copied in, not booked yet. `group`: it is a member of that."""
+        _demand_labels(draft.labels)
         volume = await self._volume(lane, draft)
         source, driver = _source(draft, volume)
         if not patient and not self._tools.plugins.view(driver).known:
@@ -110,6 +112,13 @@ def _source(draft: SnapshotDraft, volume: Volume | None) -> tuple[Source, str]:
         return HandleSource(draft.adopt_handle), draft.driver
     assert volume is not None
     return VolumeSource(volume.handle), volume.driver
+
+
+def _demand_labels(labels: Mapping[str, str]) -> None:
+    """InvalidError for a label that says what only a guard can know."""
+    if taken := sorted({CONSISTENCY, CONSISTENCY_WHY} & set(labels)):
+        message = f"the label {taken[0]!r} is the service's own: it tells how the copy was made"
+        raise InvalidError(message, field="labels", hint="give it another name")
 
 
 def _users(told: Mapping[str, tuple[str, ...]], volume: Volume | None) -> dict[str, tuple[str, ...]]:

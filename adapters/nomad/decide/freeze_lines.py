@@ -47,7 +47,7 @@ _THAW = f"""\
 {_FILES}
 lost={LOST}
 [ ! -e "$f" ] || [ -s "$f" ] || lost=
-stop 2>/dev/null
+{{ stop; tell; }} 2>/dev/null
 {SHELL} -c "$2"
 code=$?
 [ $code -ne 0 ] || rm -f "$f" "$f.stop"

@@ -21,9 +21,9 @@ from bridge.ledger.opening import open_ledger
 from bridge.ledger.store import SqlLedger
 from bridge.model.failure import Failure, FailureKind, UnavailableError
 from bridge.model.keys import snapshot_key
-from bridge.model.operation import OperationState
+from bridge.model.operation import Operation, OperationState
 from bridge.model.snapshot import DeletionPolicy, SnapshotRequest, VolumeSource, Wish
-from bridge.ports.guard import NOT_QUIESCED, QUIESCE_UNAVAILABLE, CutEnd
+from bridge.ports.guard import FREEZE, NOT_QUIESCED, QUIESCE_UNAVAILABLE, CutEnd
 from bridge.ports.ledger import Entry
 from tests.integration.nomad.conftest import job, make_volume, register
 from tests.integration.nomad.doubles import running, until
@@ -425,6 +425,28 @@ async def test_a_freeze_broken_off_by_a_bug_is_thawed(place: Place) -> None:
         await until(lambda: not guard.problems(), "nothing is owed", LIMIT)
     assert not place.marker.exists()
     assert await place.notes() == []
+
+
+async def test_a_thaw_that_hangs_keeps_no_other_task_waiting(place: Place) -> None:
+    await place.run()
+    other = job("idle")
+    other["TaskGroups"][0]["Volumes"] = None
+    other["TaskGroups"][0]["Tasks"][0] |= {"Driver": "exec", "VolumeMounts": None}
+    await register(place.client, other)
+    (idle,) = await place.agent.job_settled("idle")
+    (web,) = await place.agent.job_settled("web")
+    place.marker.touch()
+    gate = place.folder / "gate"
+    hangs = f"while ! test -e {gate}; do sleep 0.05; done"
+    for at, allocation, thaw in ((1.0, web.id, f"rm -f {place.marker}"), (2.0, idle.id, hangs)):
+        given = {"job": "x", "allocation": str(allocation), "task": "main", "thaw": thaw, "seconds": "300"}
+        note = Operation(f"freeze-{at}", FREEZE, "east", "default", "x", OperationState.RUNNING, at, at, "", given)
+        await place.ledger.put_operation(note)
+    guard = place.guard()
+    async with running(guard.run()):
+        await until(lambda: not place.marker.exists(), "the other one is thawed", 20.0)
+        gate.touch()
+        await until(lambda: not guard.problems(), "and the first one too", LIMIT)
 
 
 async def test_two_cuts_of_one_task_freeze_one_after_the_other(place: Place) -> None:

@@ -358,3 +358,11 @@ def test_a_thaw_tells_that_the_switch_was_first(shell: Shell) -> None:
     assert freeze_lines.LOST in shell.said(freeze_lines.thaw("a", shell.thaw_text))
     assert shell.freeze("b") == 0
     assert freeze_lines.LOST not in shell.said(freeze_lines.thaw("b", shell.thaw_text))
+
+
+def test_a_thaw_of_another_process_is_told_too(shell: Shell) -> None:
+    """A leader that was stopped in its freeze wakes up while its successor cuts."""
+    assert shell.freeze("a") == 0
+    assert shell.freeze("b") == 0
+    assert freeze_lines.LOST not in shell.said(freeze_lines.thaw("a", shell.thaw_text))
+    assert freeze_lines.LOST in shell.said(freeze_lines.thaw("b", shell.thaw_text))

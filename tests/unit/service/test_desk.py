@@ -315,3 +315,11 @@ async def test_an_adopted_snapshot_and_the_one_that_cut_it_do_not_take_each_othe
         for operation in (waiting, await service.desk.delete_snapshot(ADMIN, last)):
             assert (await service.finished(operation)).state is OperationState.DONE
         assert not service.plugin.handles()
+
+
+async def test_nobody_claims_that_a_copy_was_quiesced() -> None:
+    async with running() as service:
+        with pytest.raises(InvalidError) as refused:
+            await made(service, dataclasses.replace(DRAFT, labels={"consistency": "quiesced"}))
+        assert refused.value.field == "labels"
+        assert (await service.ledger.list(EntryFilter())).items == ()
