@@ -75,8 +75,13 @@ async def turn(
             seconds = step.seconds if isinstance(step, act.Wait) else None
             return BarrierTurn(seconds, seen.request, status, tuple(wake))
         held = await perform(seen, step, lane, side, tools)
-        if isinstance(step, barrier.CutTogether | barrier.WithdrawMembers | barrier.Keep):
+        # Only what was done is news to the members: they wake the group in turn, and that must come to an end.
+        if held is None and isinstance(step, barrier.CutTogether | barrier.WithdrawMembers | barrier.Keep):
             wake.update(dict.fromkeys(one.wanted.key for one in seen.members))
+        if held is not None and held.why:
+            status = barrier.project(seen, act.Wait(held.seconds, held.reason, held.why))
+            await side.requests.publish(seen.request, status)
+            return BarrierTurn(held.seconds, seen.request, status, tuple(wake))
         if held is not None:
             return BarrierTurn(held.seconds, wake=tuple(wake))
     return BarrierTurn(0.0, wake=tuple(wake))

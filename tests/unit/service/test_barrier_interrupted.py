@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.decide import barrier
+from bridge.model.plugin import Route
 from bridge.model.snapshot import DeletionPolicy
 from bridge.service.barrier import Decide
 from tests.support.barrier_world import FAULTS, MEMBERS, BarrierWorld, live
@@ -90,6 +91,17 @@ def test_a_member_that_is_late_fails_a_group_with_a_limit_and_none_without() -> 
             assert told.failure.code == "SKEW"
         else:
             assert told.ready
+
+
+def test_a_volume_that_the_other_route_may_still_be_called_for_holds_the_whole_group_back_and_says_so() -> None:
+    world = BarrierWorld()
+    world.tools.admission.unsettled("d", "v2", Route.ORCHESTRATOR, world.clock.now(), 60.0)
+    assert not world.settle(rounds=1)
+    assert world.book.told[-1].reason == "ROUTE_BUSY"
+    assert "'v2'" in world.book.told[-1].message
+    assert world.script.done == []
+    assert world.settle()
+    assert world.book.told[-1].ready
 
 
 def forgets_the_failed(seen: barrier.Observed, now: float) -> barrier.BarrierAction:
