@@ -94,7 +94,7 @@ class FrontDesk:
         if known is not None:
             return known
         try:
-            unchecked = await self._foreign.look(lane, draft) if draft.adopt_handle and draft.driver else ""
+            unchecked = await self._look(lane, draft)
             key = await self.book_snapshot(lane, dataclasses.replace(draft, uid=uid))
         except (InvalidError, NotFoundError, ConflictError):
             if idempotency_key and claimed == mine:  # refused: the corrected request may use the same key
@@ -104,6 +104,11 @@ class FrontDesk:
         await self._book.audit(str(key), "create", draft.asked_by, {"volume": draft.volume, "name": draft.name})
         self._wake(key)
         return await self._view(caller, key), operation
+
+    async def _look(self, lane: Lane, draft: SnapshotDraft) -> str:
+        """Whether a handle that is adopted exists, where the book keeps it. Elsewhere the cluster's object tells."""
+        booked = not lane.orchestrator.traits.durable_requests
+        return await self._foreign.look(lane, draft) if draft.adopt_handle and draft.driver and booked else ""
 
     async def _answered(
         self, caller: Caller, operation_id: str, cluster: str, uid: str
