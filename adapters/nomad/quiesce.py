@@ -127,6 +127,8 @@ class Quiescer:
         for one in held.freezings:
             self._remember(one)
         failed = [one.why for one in held.freezings if not one.is_frozen]
+        if held.freezings and not failed and loop.time() >= held.limit:
+            failed = ["the freeze took so long that no time is left for the cut"]
         if failed and required:
             return "; ".join(failed)
         held.why = held.why or "; ".join(failed)

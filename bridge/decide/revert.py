@@ -222,7 +222,7 @@ def _make(seen: Observed, now: float) -> Step | None:
                     why = "the snapshot is gone and a create may have taken effect"
                     return Later(backoff.UNKNOWN_PLUGIN_SECONDS, why)
                 return Doom(Failure(FailureKind.REFUSED, "NOT_READY", f"the snapshot {swap.snapshot} is not ready"))
-            return _gate(seen.plugins[swap.driver], doom=True) or _early(journal, now) or CreateVolume(at)
+            return _gate(seen.plugins[swap.driver], doom=not swap.unsure) or _early(journal, now) or CreateVolume(at)
     for at, (swap, one) in enumerate(zip(journal.swaps, seen.swaps, strict=True)):
         if not swap.kept or (one.here == swap.old_handle and not one.kept):
             if one.here != swap.old_handle:

@@ -180,6 +180,17 @@ async def test_a_freeze_that_hangs_is_given_up_and_never_stays(place: Place) -> 
     assert await place.notes() == []
 
 
+async def test_a_freeze_that_leaves_no_time_for_the_cut_cuts_nothing(place: Place) -> None:
+    """Frozen, and about to be let go: a copy that has to be quiesced could not be one any more."""
+    await place.run(snapbridge_quiesce=f"sleep 3.2; touch {place.marker}", snapbridge_quiesce_seconds="4")
+    refusal = await place.guard().before_cut((place.request,))
+    assert isinstance(refusal, Failure)
+    assert refusal.code == NOT_QUIESCED
+    await until(lambda: not place.marker.exists(), "thawed", LIMIT)
+    await until(lambda: not place.agent.commands, "every command has ended", LIMIT)
+    assert await place.notes() == []
+
+
 async def test_where_it_is_not_required_the_cut_is_made_and_the_record_says_why(place: Place) -> None:
     await place.run(snapbridge_quiesce="exit 3", snapbridge_quiesce_required="false")
     guard = place.guard()

@@ -162,3 +162,11 @@ def test_going_back_a_refusal_is_tried_again() -> None:
     assert (after.doomed, after.failure, after.retry_at) == (WHY, refused, NOW + 1)
     later = dataclasses.replace(after, failures=40)
     assert revert.fold_failure(later, revert.Resume(back=True), refused, NOW).retry_at == NOW + 30
+
+
+def test_while_a_create_is_unsure_a_plugin_that_cannot_any_more_is_waited_for() -> None:
+    """Taken back, it would forget the volume that may be on the backend."""
+    unable = PluginView("d", True, True, frozenset())
+    unsure = dataclasses.replace(ASKED, unsure=True)
+    assert isinstance(step(unsure, SeenSwap("old"), plugin=unable), revert.Later)
+    assert isinstance(step(ASKED, SeenSwap("old"), plugin=unable), revert.Doom)
