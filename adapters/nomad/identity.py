@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 
@@ -113,8 +114,9 @@ class WorkloadIdentities:
                 hint="call from a task of the group that has the volume block",
             )
         task = str(claims.get("nomad_task") or claims.get("nomad_service") or "")
+        place = "/".join(quote(part, safe="") for part in (namespace, job, group, task) if part)
         return Caller(
-            name=f"nomad:{self._cluster}/{namespace}/{job}/{group}" + (f"/{task}" if task else ""),
+            name=f"nomad:{self._cluster}/{place}",
             clusters=frozenset({self._cluster}),
             namespaces=frozenset({namespace}),
             volumes=frozenset(volumes),

@@ -63,6 +63,22 @@ async def test_a_running_task_is_let_in_as_itself(agent: FakeNomad, client: Clie
     assert caller.labels == (("job", "web"), ("group", "g"), ("allocation", allocation))
 
 
+async def test_no_job_goes_by_anothers_name(agent: FakeNomad, client: Client) -> None:
+    """What a caller has asked for is found again by its name: job `a/b`, group `g` is not job `a`, group `b/g`."""
+    await make_volume(client, "v1")
+    await make_volume(client, "v2")
+    names = []
+    for job_id, volume, group in (("a/b", "v1", "g"), ("a", "v2", "b/g")):
+        row = job(job_id, volume)
+        row["TaskGroups"][0]["Name"] = group
+        await register(client, row)
+        (found,) = await agent.job_settled(job_id)
+        caller = await checker(client).check(sign(agent, claims(found.id, nomad_job_id=job_id)))
+        assert caller is not None
+        names.append(caller.name)
+    assert names[0] != names[1], names
+
+
 async def test_the_audience_may_be_one_of_several(agent: FakeNomad, client: Client, allocation: str) -> None:
     token = sign(agent, claims(allocation, aud=["vault", "snapbridge"]))
     assert await checker(client).check(token) is not None
