@@ -22,6 +22,7 @@ from adapters.kubernetes.groups.means import GROUP, Means
 from adapters.kubernetes.groups.optional import OptionalKinds
 from adapters.kubernetes.names import Naming
 from adapters.kubernetes.shape import rfc3339
+from adapters.kubernetes.sidecar.policies import Policies
 from adapters.kubernetes.translate import policy_of
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRecord, GroupRequest, GroupStatus
@@ -169,8 +170,7 @@ class DriverGroupRecords(GroupContents):
 
     def __init__(self, groups: DriverGroupWorld, means: Means) -> None:
         super().__init__(groups, means, _nobody)
-        self._confirmed: dict[str, float] = {}
-        """Content uid -> when the server last said that the policy we know is the newest one."""
+        self._policies = Policies(POLICY_SECONDS)
 
     async def load(self, key: Key) -> GroupRecord | None:
         """The record, from the cache, which knows our own writes."""
@@ -178,14 +178,15 @@ class DriverGroupRecords(GroupContents):
         if facts is None or content is None:
             return None
         record = driver_request.record(facts, content, self._memories.get(key.uid))
-        return self._of_this_term(key.uid, dataclasses.replace(record, condemned=self._is_condemned(key, record)))
+        condemned = self._policies.condemned(key.uid, record, self._clock.now())
+        return self._of_this_term(key.uid, dataclasses.replace(record, condemned=condemned))
 
     async def condemn(self, key: Key, record: GroupRecord) -> GroupRecord:
         """Its other half has condemned it. The policy that counts is the newest one: a write that changes nothing
         succeeds only on the newest version."""
         content = self._current(key, record)
         answer = await self._writer.put(names.CONTENTS, content)
-        self._confirmed[key.uid] = self._clock.now()
+        self._policies.confirm(key.uid, self._clock.now())
         condemned = dataclasses.replace(
             record, condemned=True, policy=policy_of(answer["spec"]), version=self._version(answer)
         )
@@ -204,11 +205,11 @@ class DriverGroupRecords(GroupContents):
         others = set(content["metadata"].get("finalizers") or ()) - {names.CONTENT_FINALIZER}
         if others and record.deleted and path(content, "status", "volumeGroupSnapshotHandle"):
             content = await self._writer.put(names.CONTENTS, {**content, "status": {}}, status=True)
-        await self._writer.put(names.CONTENTS, driver_request.without_finalizer(content))
-        self._forget(key.uid)
-        if orphan:
+        if orphan:  # Told first: afterwards there is no object any more that a crash could leave untold.
             text = f"Released while a create was unsettled; possibly left on the backend: {orphan}"
             await self._events.warn(content, "SnapshotOrphanPossible", text)
+        await self._writer.put(names.CONTENTS, driver_request.without_finalizer(content))
+        self._forget(key.uid)
 
     async def keys(self) -> AsyncIterator[Key]:
         """The requests are the records: one list is enough."""
@@ -219,19 +220,11 @@ class DriverGroupRecords(GroupContents):
     def begin_term(self) -> None:
         """See the base."""
         super().begin_term()
-        self._confirmed.clear()
-
-    def _is_condemned(self, key: Key, record: GroupRecord) -> bool:
-        """While a retry waits nothing is asked; before it is made the policy is confirmed anew."""
-        confirmed = self._confirmed.get(key.uid)
-        if confirmed is None or not record.condemned:
-            return False
-        now = self._clock.now()
-        return record.deleted or now - confirmed < POLICY_SECONDS or now < record.retry_at
+        self._policies.clear()
 
     def _forget(self, uid: str) -> None:
         self._memories.pop(uid, None)
-        self._confirmed.pop(uid, None)
+        self._policies.forget(uid)
 
     def _on_content(self, before: Object | None, after: Object | None) -> None:
         if after is None and before is not None:

@@ -14,6 +14,7 @@ from adapters.kubernetes.contents import Contents
 from adapters.kubernetes.decide import driver_half
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import is_deleting, path
+from adapters.kubernetes.sidecar.policies import Policies
 from adapters.kubernetes.sidecar.requests import without_finalizer
 from adapters.kubernetes.sidecar.world import DriverWorld
 from adapters.kubernetes.writer import Writer
@@ -34,8 +35,7 @@ class ContentRecords(Contents):
 
     def __init__(self, cluster: str, world: DriverWorld, writer: Writer, events: Events, clock: Clock) -> None:
         super().__init__(cluster, world, writer, events, clock)
-        self._confirmed: dict[str, float] = {}
-        """Content uid -> when the server last said that the policy we know is the newest one."""
+        self._policies = Policies(POLICY_SECONDS)
 
     async def load(self, key: Key) -> Record | None:
         """The record, from the cache, which knows our own writes."""
@@ -43,14 +43,15 @@ class ContentRecords(Contents):
         if facts is None or content is None:
             return None
         record = driver_half.record(facts, content, self._memories.get(key.uid))
-        return self._of_this_term(key.uid, dataclasses.replace(record, condemned=self._is_condemned(key, record)))
+        condemned = self._policies.condemned(key.uid, record, self._clock.now())
+        return self._of_this_term(key.uid, dataclasses.replace(record, condemned=condemned))
 
     async def condemn(self, key: Key, record: Record) -> Record:
         """Its other half has condemned it. The policy that counts is the newest one: a write that changes nothing
         succeeds only on the newest version."""
         content = self._current(key, record)
         answer = await self._writer.put(names.CONTENTS, content)
-        self._confirmed[key.uid] = self._clock.now()
+        self._policies.confirm(key.uid, self._clock.now())
         condemned = dataclasses.replace(
             record, condemned=True, policy=driver_half.policy_of(answer), version=self._version(answer)
         )
@@ -84,19 +85,11 @@ class ContentRecords(Contents):
     def begin_term(self) -> None:
         """See the base."""
         super().begin_term()
-        self._confirmed.clear()
-
-    def _is_condemned(self, key: Key, record: Record) -> bool:
-        """While a retry waits nothing is asked; before it is made the policy is confirmed anew."""
-        confirmed = self._confirmed.get(key.uid)
-        if confirmed is None or not record.condemned:
-            return False
-        now = self._clock.now()
-        return record.deleted or now - confirmed < POLICY_SECONDS or now < record.retry_at
+        self._policies.clear()
 
     def _forget(self, uid: str) -> None:
         self._memories.pop(uid, None)
-        self._confirmed.pop(uid, None)
+        self._policies.forget(uid)
 
     def _on_content(self, before: Object | None, after: Object | None) -> None:
         if after is None and before is not None:
