@@ -20,7 +20,7 @@ async def ready(world: World, **more: Any) -> tuple[str, str]:
     """A volume and a job that runs on it, its deployment over; returns both names."""
     volume, job = world.fresh("v"), world.fresh("web")
     await world.volume(volume)
-    row = consumer_job(job, volume, driver="raw_exec")
+    row = consumer_job(job, volume)
     row["TaskGroups"][0].update(more)
     await world.run_job(row)
     await through(world, job)
@@ -28,7 +28,7 @@ async def ready(world: World, **more: Any) -> tuple[str, str]:
 
 
 async def through(world: World, job: str) -> None:
-    await world.allocation(job)
+    await world.allocation(job, seconds=150)
 
     async def quiet() -> bool:
         row = (await world.client.get(f"/v1/job/{job}/deployment")).data
@@ -109,10 +109,10 @@ async def test_a_job_that_changed_is_not_stopped_and_one_that_was_stopped_is_not
 async def test_a_deployment_under_way_is_waited_for(place_of: World) -> None:
     volume, job = place_of.fresh("v"), place_of.fresh("web")
     await place_of.volume(volume)
-    row = consumer_job(job, volume, driver="raw_exec")
+    row = consumer_job(job, volume)
     row["TaskGroups"][0]["Tasks"].append(_never_ready())
     await place_of.run_job(row)
-    await place_of.allocation(job)
+    await place_of.allocation(job, seconds=150)
     workload = await noted(place_of, volume)
     with pytest.raises(UnavailableError, match="active deployment"):
         await NomadWorkloads(place_of.client).pause("default", workload, again=False)
@@ -122,7 +122,7 @@ async def test_a_deployment_under_way_is_waited_for(place_of: World) -> None:
 def _never_ready() -> dict[str, Any]:
     """A prestart task that goes on: the allocation runs, and does not become healthy."""
     return {
-        "Name": "wait", "Driver": "raw_exec", "KillTimeout": 1_000_000_000,
+        "Name": "wait", "Driver": "exec", "KillTimeout": 1_000_000_000,
         "Lifecycle": {"Hook": "prestart", "Sidecar": False},
         "Config": {"command": "/bin/sleep", "args": ["600"]}, "Resources": {"CPU": 20, "MemoryMB": 32},
     }  # fmt: skip
@@ -150,9 +150,9 @@ async def test_a_version_that_is_not_the_one_expected_is_refused_in_nomads_words
 async def test_a_batch_job_is_not_stopped_for_a_revert(place_of: World) -> None:
     volume, job = place_of.fresh("v"), place_of.fresh("import")
     await place_of.volume(volume)
-    row = consumer_job(job, volume, driver="raw_exec")
+    row = consumer_job(job, volume)
     await place_of.run_job({**row, "Type": "batch"})
-    await place_of.allocation(job)
+    await place_of.allocation(job, seconds=150)
     with pytest.raises(BridgeError, match="is a batch job"):
         await noted(place_of, volume)
     await place_of.purge(job)
