@@ -19,7 +19,7 @@ from bridge.ledger.store import SqlLedger
 from bridge.model.failure import InvalidError, LockedError, UnavailableError
 from bridge.ports.adapter import Catalogue
 from bridge.ports.health import Check
-from bridge.ports.leadership import Leadership
+from bridge.ports.leadership import Leadership, Marks
 from bridge.service import supervise
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ async def _enter(
             return None
         try:
             made = await stack.enter_async_context(wiring.assembled(settings, catalogue, leadership.why_not))
-            await _know(made.ledger, settings, leadership)
+            await know_ledger(made.ledger, settings, leadership)
         except LockedError as error:
             standby.waiting = f"this replica leads and waits for the ledger: {error}"
         except UnavailableError as error:
@@ -102,7 +102,7 @@ async def _enter(
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _know(ledger: SqlLedger, settings: config.Config, leadership: Leadership) -> None:
+async def know_ledger(ledger: SqlLedger, settings: config.Config, leadership: Marks) -> None:
     """InvalidError unless this is the ledger that the last leader had: with another one, every snapshot would seem
     to be nobody's. Then its mark is left for the next leader, before anything is done."""
     last = await leadership.last_mark()

@@ -5,7 +5,24 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Leadership(Protocol):
+class Marks(Protocol):
+    """Where a leader leaves the mark of its ledger for the next one."""
+
+    async def last_mark(self) -> str:
+        """The mark of the ledger that the last leader had; empty when none was left. UnavailableError."""
+        ...
+
+    async def leave_mark(self, mark: str) -> None:
+        """Leave the mark of our ledger for the next leader. UnavailableError."""
+        ...
+
+    @property
+    def mark_place(self) -> str:
+        """Where the mark is, for people."""
+        ...
+
+
+class Leadership(Marks, Protocol):
     """Our part in one election. Run it, and ask it before anything with an effect."""
 
     def why_not(self) -> str:
@@ -25,19 +42,6 @@ class Leadership(Protocol):
     @property
     def trouble(self) -> str:
         """Why no replica of ours can ever lead as things are (a right that is missing); else empty."""
-        ...
-
-    async def last_mark(self) -> str:
-        """The mark of the ledger that the last leader had; empty when none was left. UnavailableError."""
-        ...
-
-    async def leave_mark(self, mark: str) -> None:
-        """Leave the mark of our ledger for the next leader. UnavailableError."""
-        ...
-
-    @property
-    def mark_place(self) -> str:
-        """Where the mark is, for people."""
         ...
 
     async def run(self) -> None:

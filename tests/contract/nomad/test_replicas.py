@@ -7,7 +7,6 @@ is printed, not asserted: on a real agent twice the TTL, and the delay.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -21,7 +20,7 @@ import pytest
 from tests.contract.nomad.conftest import KINDS
 from tests.contract.nomad.world import World, eventually, world
 from tests.support import serve
-from tests.support.bed import paths, process
+from tests.support.bed import paths
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.settings import Settings as FakeSettings
 
@@ -133,33 +132,6 @@ async def test_the_standby_takes_over_from_a_leader_that_was_killed_mid_create(
         await asyncio.to_thread(first.start)
         told = await refusal(first)
         assert told["hint"] == f"ask {second.url}"
-
-
-@pytest.mark.timeout(240)
-async def test_a_replica_with_another_ledger_refuses_to_lead(
-    seat: tuple[World, FakeNomad | None], tmp_path: Path
-) -> None:
-    """A data_dir that is not shared: with an empty ledger every snapshot would be nobody's."""
-    place, _ = seat
-    variable = place.fresh("snapbridge/leader")
-    first = replica(place, tmp_path / "data", variable)
-    await asyncio.to_thread(first.start)
-    await eventually(lambda: leads(first), "the first leads", LONG)
-    await asyncio.to_thread(first.process.stop)
-    other = replica(place, tmp_path / "elsewhere", variable)
-    with contextlib.suppress(process.ServerError):  # it may end before its door was ever looked at
-        await asyncio.to_thread(other.start)
-
-    async def ended() -> bool:
-        return not other.process.running
-
-    await eventually(ended, "it ends", LONG)
-    text = (other.folder / "log").read_text()
-    assert "is not the one that the last leader had" in text
-    assert f"remove the Nomad variable {variable}/ledger" in text
-    await asyncio.to_thread(first.start)
-    await eventually(lambda: leads(first), "the lock was given back, and the right ledger goes on", LONG)
-    await asyncio.to_thread(first.process.stop)
 
 
 @pytest.mark.timeout(240)

@@ -11,6 +11,7 @@ from bridge.app import config, replica
 from bridge.app.health import ServiceHealth
 from bridge.csi.registry import Registry
 from bridge.csi.settings import RegistrySettings
+from bridge.ledger.opening import open_ledger
 from bridge.model.failure import InvalidError
 from tests.support.csi_server import RealClock
 
@@ -65,3 +66,41 @@ def test_a_leader_whose_lock_lapsed_is_not_ready() -> None:
     reason[0] = "the lock was not renewed in time"
     (_, leadership) = health.checks()
     assert (leadership.name, leadership.sentence, leadership.fatal) == ("leadership", reason[0], True)
+
+
+class Marks:
+    """The part of a leadership that keeps the mark of the last leader's ledger."""
+
+    def __init__(self) -> None:
+        self.mark = ""
+        self.mark_place = "the variable x"
+
+    async def last_mark(self) -> str:
+        return self.mark
+
+    async def leave_mark(self, mark: str) -> None:
+        self.mark = mark
+
+
+async def test_with_another_ledger_or_an_older_copy_nobody_leads(tmp_path: Path) -> None:
+    """A data_dir that is not shared: every snapshot would be nobody's."""
+    settings, marks = load(tmp_path, ONE), Marks()
+    own, copy, other = (tmp_path / name for name in ("own.db", "copy.db", "other.db"))
+
+    async def lead(path: Path) -> None:
+        async with open_ledger(f"sqlite:///{path}", RealClock()) as ledger:
+            await replica.know_ledger(ledger, settings, marks)
+
+    await lead(own)
+    copy.write_bytes(own.read_bytes())
+    await lead(own)
+    left = marks.mark
+    for wrong in (copy, other):
+        with pytest.raises(InvalidError, match="not the one that the last leader had") as raised:
+            await lead(wrong)
+        assert "remove the variable x" in raised.value.hint
+        assert marks.mark == left
+    await lead(own)
+    assert marks.mark != left
+    marks.mark = ""  # as an operator does who put an older one back
+    await lead(copy)
