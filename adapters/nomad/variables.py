@@ -113,10 +113,11 @@ class JobVariables:
         if not self._denied:
             return set()
         before = set(self._denied)
-        if await self._get(next(iter(sorted(before)))) is None and self._denied == before:
+        await self._get(min(before))
+        if self._denied == before:
             return set()
-        for place in before:
-            self._read.pop(place, None)
+        for place in before & set(self._read):
+            self._read[place] = (-1, self._read[place][1])  # to be read again; what was known counts until then
         self._denied.clear()
         self.sentence = ""
         return before
@@ -133,8 +134,7 @@ class JobVariables:
                 return None
             if error.status != 403:
                 raise
-            self._deny(place)
-            return None
+            return self._deny(place)
         row = answer.data or {}
         items = {str(key): str(value) for key, value in (row.get("Items") or {}).items()}
         self._listed[place] = int(row.get("ModifyIndex") or 0)
@@ -147,8 +147,11 @@ class JobVariables:
         if not self._denied:
             self.sentence = ""
 
-    def _deny(self, place: Place) -> None:
-        """Remembered as read, so that nobody asks again before it changes or the next list tries one of them."""
+    def _deny(self, place: Place) -> Mapping[str, str] | None:
+        """Remembered as read, so that nobody asks again before it changes or the next list tries one of them.
+
+        What was read before goes on counting: meta alone may mean a deletion where the variable says Retain.
+        """
         if not self.sentence:
             self.sentence = (
                 f"the token may not read the variable {place[1]!r} in {place[0]!r} (and maybe others); settings of "
@@ -156,6 +159,8 @@ class JobVariables:
                 '["list", "read"] } }'
             )
             log.warning("%s", self.sentence)
-        self._read[place] = (self._listed.get(place, 0), None)
+        before = self._read.get(place, (0, None))[1]
+        self._read[place] = (self._listed.get(place, 0), before)
         if place in self._listed:
             self._denied.add(place)
+        return before

@@ -123,6 +123,28 @@ async def test_a_variable_that_may_not_be_read_is_said_once_and_hooks_go_on_from
         await client.close()
 
 
+async def test_what_was_read_once_counts_until_it_can_be_read_again(tmp_path: Path, intake: MemoryIntake) -> None:
+    """A right that is taken away for a moment must not turn a Retain into meta's Delete."""
+    async with FakeNomad(acl=True) as agent:
+        boot = Client(quick(agent.url))
+        management = tmp_path / "management"
+        management.write_text((await boot.call("PUT", "/v1/acl/bootstrap")).data["SecretID"])
+        await boot.close()
+        client = Client(quick(agent.url, token_file=str(management)))
+        own = tmp_path / "token"
+        own.write_text(await limited_token(client, '["list", "read"]'))
+        await put(client, "snapbridge/web", {"deletion_policy": "Retain"})
+        await register(client, job("web", "v1", meta=ON))
+        async with bridge(agent, intake, token_file=str(own), hooks={"write_status": False}) as adapter:
+            await until(lambda: len(intake.booked) == 1, "asked", 20)
+            await limited_token(client, '["list"]')
+            await register(client, job("web", "v1", meta={**ON, "other": "1"}))
+            await until(lambda: len(intake.booked) == 2, "asked for the next version", 20)
+            assert [draft.policy for draft in intake.asks] == [DeletionPolicy.RETAIN, DeletionPolicy.RETAIN]
+            await until(lambda: any("may not read" in text for text in adapter.problems()), "and it is said", 20)
+        await client.close()
+
+
 async def limited_token(client: Client, capabilities: str) -> str:
     """A token that sees jobs and volumes, and variables only so far. Called again it changes the policy."""
     rules = (
