@@ -44,7 +44,7 @@ SHEET = Sheet(
 )
 
 
-MACHINE = ("swaps", "journal")
+MACHINE = ("swaps", "journal", "context")
 """Parts of a result that the service keeps for itself; `--json` shows them."""
 
 
