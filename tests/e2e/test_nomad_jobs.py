@@ -19,7 +19,7 @@ META = {"snapbridge_volumes": "*", "snapbridge_on_stop": "true", "snapbridge_tog
 
 
 def stubborn_job(job: str, volumes: list[str]) -> dict[str, Any]:
-    """A job that takes seconds to stop, and then has written one last line into each volume."""
+    """A job that claims the volumes and takes seconds to stop."""
     row = consumer_job(job, volumes[0], Meta=META)
     group = row["TaskGroups"][0]
     block = group["Volumes"].pop("data")
@@ -45,7 +45,7 @@ async def test_a_kill_while_the_final_snapshots_wait_loses_and_doubles_nothing(p
     for volume in volumes:
         await place_of.volume(volume)
     await place_of.run_job(stubborn_job(job, volumes))
-    await place_of.allocation(job)
+    await place_of.allocation(job, seconds=120)
     left = await snapshots_left(place_of)
     async with serving(place_of) as service:
         await until_rows(service, "plugin", 1, role="controller", healthy=True)

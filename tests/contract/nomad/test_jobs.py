@@ -60,7 +60,7 @@ async def test_a_stopped_job_is_snapshotted_when_its_last_allocation_has_let_go(
     intake = MemoryIntake()
     async with bridge(place_of, intake, MemorySink()) as adapter:
         await place_of.run_job(consumer_job(job, volume, Meta=STOP))
-        allocation = (await place_of.allocation(job))["ID"]
+        allocation = (await place_of.allocation(job, seconds=120))["ID"]
         assert await writers(place_of, volume) == 1
         await place_of.client.call("DELETE", f"/v1/job/{job}")
         await until(lambda: volume in intake.volumes(), "the final snapshot", 60)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapters.nomad.adapter import NomadOrchestrator, build
+from adapters.nomad.errors import AnswerError
 from adapters.nomad.handles import Handles
 from adapters.nomad.plugins import ApiCalls
 from bridge.model.failure import ConflictError, DeniedError
@@ -18,7 +19,7 @@ from bridge.model.outcome import Done, Failed
 from bridge.model.plugin import Capability
 from bridge.model.snapshot import HandleSource
 from bridge.model.volume import NewVolume, Volume
-from tests.contract.nomad.world import DRIVER, PLUGIN, World, consumer_job
+from tests.contract.nomad.world import DRIVER, PLUGIN, World, consumer_job, eventually
 from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, running, until
 
 ON = {"snapbridge_volumes": "data", "snapbridge_on_deploy": "true"}
@@ -47,11 +48,8 @@ async def test_a_deploy_asks_for_a_snapshot_at_once(place_of: World) -> None:
         assert adapter.version >= (2, 0, 0)
         row = consumer_job(job, volume, driver="raw_exec", Meta=ON)
         row["TaskGroups"][0]["Count"] = 0
-        began = time.monotonic()
         await place_of.run_job(row)
         await until(lambda: volume in intake.volumes(), "the snapshot is asked for")
-        seconds = time.monotonic() - began
-        assert seconds < 1.0
         (first,) = intake.booked.values()
         await place_of.run_job({**row, "Meta": {**ON, "snapbridge_deletion_policy": "Retain", "x": "y"}})
         await until(lambda: len(intake.booked) == 2, "the second version too")
@@ -61,15 +59,13 @@ async def test_a_deploy_asks_for_a_snapshot_at_once(place_of: World) -> None:
 
         async def told() -> bool:
             try:
-                return (await place_of.client.get(path)).data["Items"]["job_version"] == "1"
-            except Exception:  # noqa: BLE001 - not there yet
+                return bool((await place_of.client.get(path)).data["Items"]["job_version"] == "1")
+            except AnswerError as error:
+                if error.status != 404:
+                    raise
                 return False
 
-        for _ in range(100):
-            if await told():
-                break
-            await asyncio.sleep(0.05)
-        assert await told()
+        await eventually(told, "the summary tells of the second version", 30)
     await place_of.purge(job)
 
 

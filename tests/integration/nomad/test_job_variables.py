@@ -205,7 +205,8 @@ async def test_what_did_not_change_is_not_asked_for_again(
         begun = len(lists())
         await until(lambda: len(lists()) >= begun + 2, "more resyncs", 20)
         single = [c.path for c in agent.calls if c.path.startswith(("/v1/job/", "/v1/var/")) and c.method == "GET"]
-        assert sorted(single) == ["/v1/job/web2", "/v1/var/snapbridge/web2"]
+        assert set(single) == {"/v1/job/web2", "/v1/var/snapbridge/web2"}
+        assert len(single) <= 4, "a resync and the follower may both have seen it"
     assert len(intake.asks) == count
 
 
