@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import jwt
 
 from adapters.nomad import errors
 from adapters.nomad.decide import hooks as decide
@@ -21,6 +19,9 @@ from adapters.nomad.sdk import Reads
 from adapters.nomad.settings import IdentitySettings
 from bridge.model.failure import DeniedError, UnavailableError
 from bridge.ports.identity import Caller
+
+if TYPE_CHECKING:
+    import jwt
 
 _LEEWAY_SECONDS = 30.0
 _LIVE = ("pending", "running")
@@ -52,6 +53,8 @@ class WorkloadIdentities:
         return self._caller(verified, allocation)
 
     def _verify(self, bearer: str, key: jwt.PyJWK) -> Claims:
+        import jwt
+
         settings = self._settings
         required = ["aud", "exp"] if settings.require_expiry else ["aud"]
         try:
@@ -128,6 +131,8 @@ def _unverified(bearer: str) -> tuple[Claims | None, str]:
     """Whether this looks like one of ours. Nothing is believed yet; nothing is said of tokens that are not."""
     if len(bearer) > _LONGEST_TOKEN or _TOKEN.fullmatch(bearer) is None:
         return None, ""
+    import jwt
+
     try:
         header = jwt.get_unverified_header(bearer)
         claims = jwt.decode(bearer, options={"verify_signature": False})

@@ -1,19 +1,22 @@
 """The cluster's public keys for workload identities: fetched, kept, fetched again for an unknown key id.
 
 It must not fetch at the pace of callers: an unknown key id costs at most one fetch in a while, a failure too.
+The library of tokens is imported by the first token only: it is 8 MiB, which most services never need.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-
-import jwt
+from typing import TYPE_CHECKING
 
 from adapters.nomad import errors
 from adapters.nomad.client import Client
 from adapters.nomad.errors import AnswerError
 from bridge.model.failure import UnavailableError
+
+if TYPE_CHECKING:
+    import jwt
 
 ALGORITHMS = ("RS256", "EdDSA")
 """RS256 since 1.7; EdDSA for keys that are older than that."""
@@ -57,6 +60,8 @@ class Keys:
                     else error
                 )
                 raise UnavailableError(self._failure) from None
+            import jwt
+
             found: dict[str, jwt.PyJWK] = {}
             for row in (answer.data or {}).get("keys") or ():
                 try:
