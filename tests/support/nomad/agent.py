@@ -185,6 +185,13 @@ class FakeNomad:
         """Refuse the next matching requests without any effect."""
         self.faults.add(method, path, times=times, status=status, text=text)
 
+    def lose_leader_after(self, method: str, path: str, text: str) -> None:
+        """Do the next matching request, and answer that the leader was lost while it was passed on.
+
+        Not recorded: nomad/rpc.go (forward, forwardLeader), nomad/structs/errors.go (ErrNoLeader).
+        """
+        self.faults.add(method, path, times=1, text=text, done=True)
+
     def cut_next(self, method: str, path: str, *, after: bool, times: int = 1) -> None:
         """Cut the connection of the next matching requests, before or after their effect (a lost reply).
 

@@ -36,6 +36,7 @@ class _Fault:
     text: str = ""
     cut: str = ""  # "", "before" or "after" the effect
     seconds: float = 0.0
+    done: bool = False  # the error is told of what has taken effect
 
     def matches(self, method: str, path: str) -> bool:
         return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
@@ -47,8 +48,11 @@ class Faults:
 
     waiting: list[_Fault] = field(default_factory=list)
 
-    def add(self, method: str, path: str, *, times: int, status: int = 500, text: str = "", cut: str = "") -> None:
-        self.waiting.append(_Fault(method, path, times, status, text, cut))
+    def add(
+        self, method: str, path: str, *, times: int, status: int = 500, text: str = "", cut: str = "",
+        done: bool = False,
+    ) -> None:  # fmt: skip
+        self.waiting.append(_Fault(method, path, times, status, text, cut, done=done))
 
     def delay(self, method: str, path: str, seconds: float) -> None:
         self.waiting.append(_Fault(method, path, -1, seconds=seconds))
@@ -69,6 +73,8 @@ class Faults:
             return await serve()
         fault.times -= fault.times > 0
         if not fault.cut:
+            if fault.done:
+                await serve()
             raise Refusal(fault.status, fault.text)
         if fault.cut == "after":
             await serve()
