@@ -321,11 +321,14 @@ class Stage:
             time.sleep(1.0)
 
     def until_ready(self, name: str) -> Object:
-        """The VolumeSnapshot once it is ready."""
+        """The VolumeSnapshot once it is ready, and its content is heard to be: two watches tell of the two."""
 
         def ready() -> Object | None:
             found = self.of("snapshots", name)
-            return found if found and status(found).get("readyToUse") else None
+            if not found or not status(found).get("readyToUse"):
+                return None
+            content = self.of("contents", str(status(found).get("boundVolumeSnapshotContentName")))
+            return found if status(content).get("readyToUse") else None
 
         return self.seen.until(f"{name} ready", ready)
 
