@@ -72,11 +72,11 @@ async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> N
         badge["Config"] = {"command": "/bin/cp", "args": copied}  # as in the sample
         await place_of.run_job(with_tasks(consumer_job(job, name), before, badge, final))
         allocation = await place_of.allocation(job, "running")
-        (made,) = await until_rows(service, "snapshot", 1, volume=name, ready=True)
-        assert (made["labels"]["job"], made["deletionPolicy"]) == (job, "Delete")
+        await eventually(lambda: runs(place_of, allocation["ID"], "main"), "the main task runs", 60)
+        (made,) = await rows(service, "snapshot", volume=name)
+        assert (made["labels"]["job"], made["deletionPolicy"], made["ready"]) == (job, "Delete", True)
         assert made["labels"]["allocation"] == allocation["ID"]
         assert f"snapshot {made['name']} of {name} is ready" in await log_of(place_of, allocation["ID"], "before")
-        await eventually(lambda: runs(place_of, allocation["ID"], "main"), "the main task runs", 60)
         await place_of.client.call("DELETE", f"/v1/job/{job}")
         await place_of.allocation(job, "complete", 120)
         found = await until_rows(service, "snapshot", 2, volume=name, ready=True)
@@ -117,6 +117,7 @@ async def test_the_two_curl_lines_of_the_sample(place_of: World) -> None:
         task["Env"] |= {"VOLUME": name}
         await place_of.run_job(with_tasks(consumer_job(job, name), task))
         allocation = await place_of.allocation(job, "running")
+        await eventually(lambda: runs(place_of, allocation["ID"], "main"), "the main task runs", 60)
         (made,) = await rows(service, "snapshot", volume=name)
         assert (made["name"], made["ready"]) == (f"before-{allocation['ID'][:8]}", True)
         await cli(service, "snapshot", "delete", made["uid"], "--yes", "--wait")
