@@ -30,7 +30,7 @@ async def test_a_process_that_dies_in_the_create_leaves_a_note_and_the_next_one_
             await stand.klass(f"{namespace}-c", parameters={"tier": "gold"})
             await stand.volume(namespace, "data")
             await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-c", claim="data"))
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
 
     with pytest.raises(BaseExceptionGroup) as died:
         await life()
@@ -44,6 +44,7 @@ async def test_a_process_that_dies_in_the_create_leaves_a_note_and_the_next_one_
     control_plane.kubectl("delete", "volumesnapshotclass", f"{namespace}-c")
     async with stands.running(control_plane, plugin=plugin) as stand:
         await stand.until_ready(namespace, "one")
+        await stand.settle()
         assert len(plugin.handles()) == 1
         after = await stand.get("volumesnapshotcontent", content["metadata"]["name"])
         assert not {names.BEING_CREATED, names.INTENT} & set(of(after, "metadata", "annotations") or ())
@@ -68,7 +69,7 @@ async def test_a_process_that_dies_in_the_delete_is_followed_by_one_that_finishe
             made = await stand.until_ready(namespace, "one")
             contents.append(of(made, "status", "boundVolumeSnapshotContentName"))
             await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
 
     with pytest.raises(BaseExceptionGroup):
         await life()
