@@ -140,7 +140,7 @@ def _prepare(seen: Observed, now: float) -> BarrierAction:
     if record is not None and put_off and gate.is_early(record, seen.members[0].plugin, now):
         return gate.wait(record, "the group", now)
     begun = dataclasses.replace(begin(seen), released_at=now, failure=None, failures=0, retry_at=0.0)
-    notes = tuple((one.wanted.key, _noted(seen, one, now)) for one in seen.members)
+    notes = tuple((one.wanted.key, _noted(seen, one)) for one in seen.members)
     return CutTogether(begun, notes)
 
 
@@ -149,7 +149,7 @@ def begin(seen: Observed) -> GroupRecord:
     return dataclasses.replace(seen.record or _fresh(seen.request), means=Means.BARRIER, note=None, note_open=False)
 
 
-def _noted(seen: Observed, one: Member, now: float) -> Record:
+def _noted(seen: Observed, one: Member) -> Record:
     """The member's record with an open note: what its own first pass would have written."""
     wanted, request = one.wanted, seen.request
     fresh = one.record or Record(
@@ -162,7 +162,6 @@ def _noted(seen: Observed, one: Member, now: float) -> Record:
         secret=wanted.secret,
         writer=seen.writer,
         route=one.plugin.route,
-        written_at=now,
     )
     return dataclasses.replace(fresh, note=note, note_open=True, failure=None)
 

@@ -89,7 +89,6 @@ def _begin(seen: Observed, now: float) -> act.Action:
             secret=request.secrets.create,
             writer=seen.writer,
             route=seen.plugin.route,
-            written_at=now,
         )
     )
 

@@ -92,8 +92,6 @@ class Note:
     """A call made under this note may have taken effect."""
     route: Route | None = None
     """Which way the calls under it go; None where nobody keeps that."""
-    written_at: float = 0.0
-    """Seconds since the epoch: nothing was cut under it before. 0 where nobody keeps that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

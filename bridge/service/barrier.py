@@ -197,20 +197,13 @@ async def _under_hold(scene: _Scene, step: barrier.CutTogether, calls: Sequence[
 
 async def _note_and_send(scene: _Scene, step: barrier.CutTogether, calls: Sequence[_Call]) -> bool:
     """Returns whether every member was cut."""
-    now = scene.tools.clock.now()
-    record = dataclasses.replace(step.record, released_at=now)
-    notes = [(key, _dated(note, now)) for key, note in step.notes]
+    record = dataclasses.replace(step.record, released_at=scene.tools.clock.now())
     try:
-        saved = await _barrier(scene.side).open(scene.seen.request.key, record, notes)
+        saved = await _barrier(scene.side).open(scene.seen.request.key, record, step.notes)
     except BaseException:
         _tell_unsent(calls)
         raise
     return await _send_all(scene, calls, saved)
-
-
-def _dated(record: Record, now: float) -> Record:
-    assert record.note is not None
-    return dataclasses.replace(record, note=dataclasses.replace(record.note, written_at=now))
 
 
 def _tell_unsent(calls: Sequence[_Call]) -> None:
