@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.ports.commands import StopError
+from bridge.ports.commands import Exit, StopError
 
-DONE = 0
-FAILED = 1
-USAGE = 2
-PARTIAL = 3
-NOT_FOUND = 4
-CONFLICT = 5
-DENIED = 6
-TIMED_OUT = 7
-LOCKED = 11
+DONE = Exit.DONE
+FAILED = Exit.FAILED
+USAGE = Exit.USAGE
+PARTIAL = Exit.PARTIAL
+NOT_FOUND = Exit.NOT_FOUND
+CONFLICT = Exit.CONFLICT
+DENIED = Exit.DENIED
+TIMED_OUT = Exit.TIMED_OUT
+LOCKED = Exit.LOCKED
 INTERRUPTED = 130
 
 _BY_STATUS = {

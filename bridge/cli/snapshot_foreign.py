@@ -150,7 +150,8 @@ def _adopt_all(client: Any, form: str, given: Json) -> None:
     if given["dry_run"]:
         _show(bodies, form)
         return
-    accepted, codes = [], []
+    accepted: list[Json] = []
+    codes: list[int] = []
     for body in bodies:
         try:
             accepted.append(_send(client, body))
