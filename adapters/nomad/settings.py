@@ -34,6 +34,13 @@ class Tls(_Strict):
         return self
 
 
+def _web_address(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s?#]+", text):
+        raise ValueError(f"{text[:200]!r} is no address: it begins with http:// or https:// and has no query")
+    return text.rstrip("/")
+
+
+WebAddress = Annotated[str, pydantic.AfterValidator(_web_address)]
 Seconds = Annotated[float, pydantic.Field(gt=0, le=86400)]
 
 
@@ -111,15 +118,8 @@ class HookSettings(_Strict):
     enabled: bool = True
     write_status: bool = True
     """Keep a summary per job in the variable `snapbridge/status/<job>`, where the token may write it."""
-    link: str = ""
+    link: WebAddress = ""
     """The address of our API as operators reach it, for links in summaries. Empty: no links."""
-
-    @pydantic.field_validator("link")
-    @classmethod
-    def _web_address(cls, link: str) -> str:
-        if link and not re.fullmatch(r"https?://[^\s?#]+", link):
-            raise ValueError(f"{link[:200]!r} is no address: it begins with http:// or https:// and has no query")
-        return link.rstrip("/")
 
 
 class LeadershipSettings(_Strict):
@@ -130,15 +130,8 @@ class LeadershipSettings(_Strict):
     ttl_seconds: int = pydantic.Field(default=15, ge=10, le=600)
     """How long a leader that is silent keeps the lock at least; the next one leads after twice that and the delay."""
     delay_seconds: int = pydantic.Field(default=1, ge=1, le=600)
-    address: str = ""
+    address: WebAddress = ""
     """The address of this replica's API, for whoever asks another replica: `http://10.0.0.1:7717`."""
-
-    @pydantic.field_validator("address")
-    @classmethod
-    def _web_address(cls, address: str) -> str:
-        if address and not re.fullmatch(r"https?://[^\s?#]+", address):
-            raise ValueError(f"{address[:200]!r} is no address: it begins with http:// or https:// and has no query")
-        return address.rstrip("/")
 
 
 class Connection(_Strict):
