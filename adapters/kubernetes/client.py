@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -28,7 +28,6 @@ PAGE_SIZE = 200
 THROTTLED_TRIES = 5
 MOST_RETRY_AFTER_SECONDS = 30.0
 MERGE_PATCH = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
 _IDENTITY = ("namespace", "name", "uid", "resourceVersion")
 """What a PUT of a status needs of the metadata; the server takes the rest from what it has."""
@@ -85,12 +84,6 @@ class Client:
         """Merge `body` into an object; a resourceVersion in it is the precondition."""
         path = resource.item(namespace, name)
         return await self._call("PATCH", f"{path}/status" if status else path, body, MERGE_PATCH)
-
-    async def json_patch(
-        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
-    ) -> Object:
-        """Apply the steps to an object, all or none."""
-        return await self._call("PATCH", resource.item(namespace, name), list(steps), JSON_PATCH)
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str = "", resource_version: str = ""

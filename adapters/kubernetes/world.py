@@ -179,11 +179,6 @@ class World:
             return snapshot is None or is_deleting(snapshot)
         return path(content, "spec", "deletionPolicy") == "Delete" and snapshot is not None and is_deleting(snapshot)
 
-    def class_of(self, content: Object) -> Object | None:
-        """The class that the content names, if it still exists."""
-        name = path(content, "spec", "volumeSnapshotClassName")
-        return self.classes.get("", name) if name else None
-
     def restoring(self, namespace: str, name: str) -> tuple[str, ...]:
         """The claims ("namespace/name") that wait to be filled from this snapshot."""
         found = self.claims.find("restoring", f"{namespace}/{name}")

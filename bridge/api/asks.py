@@ -219,9 +219,3 @@ class WaitQuery(Query):
 
     wait: fields.Wait = Field("0s", description="More than 10m is taken as 10m.")
     index: fields.Text = Field("", description="The `version` of the last answer.")
-
-
-class HealthQuery(Query):
-    """How much /readyz tells."""
-
-    verbose: str = Field("", max_length=5, description="Present: one line per check.")

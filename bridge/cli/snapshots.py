@@ -16,7 +16,6 @@ from bridge.cli.snapshot_list import describe, list_snapshots
 from bridge.cli.snapshot_revert import revert
 
 Json = dict[str, Any]
-Pairs = tuple[tuple[str, str], ...]
 
 
 @click.group("snapshot")
