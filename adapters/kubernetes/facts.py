@@ -79,11 +79,10 @@ def snapshot_of_reference(content: Object) -> str:
 
 def points_back(content: Object, snapshot: Object) -> bool:
     """Whether the content is this VolumeSnapshot's; a pre-provisioned one may still lack the uid."""
-    reference = path(content, "spec", "volumeSnapshotRef") or {}
-    metadata = snapshot["metadata"]
-    if reference.get("name") != metadata["name"] or reference.get("namespace") != metadata["namespace"]:
+    reference, metadata = ("spec", "volumeSnapshotRef"), snapshot["metadata"]
+    if any(path(content, *reference, field) != metadata[field] for field in ("name", "namespace")):
         return False
-    uid = reference.get("uid") or ""
+    uid = path(content, *reference, "uid") or ""
     return bool(uid == metadata["uid"] or (not uid and static_content(snapshot)))
 
 

@@ -26,10 +26,16 @@ def of(driver: str, contents: Iterable[Object], group_contents: Iterable[Object]
     for group in group_contents:
         if path(group, "spec", "driver") != driver:
             continue
-        wished = path(group, "spec", "source", "groupSnapshotHandles", "volumeSnapshotHandles") or ()
-        told = path(group, "status", "volumeSnapshotInfoList") or ()
-        members = (*wished, *(row.get("snapshotHandle") for row in told))
+        wished = _rows(group, "spec", "source", "groupSnapshotHandles", "volumeSnapshotHandles")
+        told = _rows(group, "status", "volumeSnapshotInfoList")
+        members = (*wished, *(path(row, "snapshotHandle") for row in told))
         handles.update(str(handle) for handle in members if handle)
         if not path(group, "status", "volumeGroupSnapshotHandle"):
-            sources.update(str(handle) for handle in path(group, "spec", "source", "volumeHandles") or ())
+            sources.update(str(handle) for handle in _rows(group, "spec", "source", "volumeHandles"))
     return OnRecord(frozenset(handles), frozenset(sources))
+
+
+def _rows(item: Object, *fields: str) -> list[Any]:
+    """A list; of a malformed object none."""
+    found = path(item, *fields)
+    return found if isinstance(found, list) else []

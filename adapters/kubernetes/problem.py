@@ -66,7 +66,7 @@ _MALFORMED_HINT = "Correct the field, or delete the object; nothing is done with
 
 
 class MalformedError(failure.InvalidError):
-    """An object cannot be acted on. `about` is that object, `snapshot` the VolumeSnapshot that it stops."""
+    """An object cannot be acted on. `about` is that object, `snapshot` the VolumeSnapshot (or the group) it stops."""
 
     def __init__(self, kind: str, about: dict[str, Any], wrong: str, snapshot: dict[str, Any] | None = None) -> None:
         text = f"{kind} {about['metadata']['name']} is malformed: {wrong}"

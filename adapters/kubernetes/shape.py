@@ -208,11 +208,11 @@ def may_be_under_way(content: Object) -> bool:
     A status that says nothing at all is what upstream's sidecar leaves when it has deleted the snapshot.
     """
     status = content.get("status")
-    if not path(content, "spec", "source", "volumeHandle") or (status or {}).get("snapshotHandle"):
+    if not path(content, "spec", "source", "volumeHandle") or path(status, "snapshotHandle"):
         return False
     if is_marked(content):
         return True
-    emptied = status is not None and not status.get("error") and status.get("readyToUse") is None
+    emptied = status is not None and not path(status, "error") and path(status, "readyToUse") is None
     return not emptied and _intent(content) is not None
 
 

@@ -56,6 +56,11 @@ def snapshot(item: Object) -> Object:
     return wellformed.told_status(whole(item))
 
 
+def group(item: Object) -> Object:
+    """A VolumeGroupSnapshot: the same."""
+    return wellformed.told_group_status(whole(item))
+
+
 def claim(item: Object) -> Object:
     """A PersistentVolumeClaim: who it is, what it is bound to, what it is made from."""
     spec, status = item.get("spec") or {}, item.get("status") or {}

@@ -27,7 +27,15 @@ pytestmark = pytest.mark.slow
 DRIVER = "malformed.snapbridge.dev"
 NAMESPACE = "malformed"
 CLASS = "good"
-WATCHED = {"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses", "persistentvolumeclaims", "events"}
+GROUPS = "/apis/groupsnapshot.storage.k8s.io/v1"
+WATCHED = {
+    "volumesnapshots",
+    "volumegroupsnapshots",
+    "volumesnapshotcontents",
+    "volumesnapshotclasses",
+    "persistentvolumeclaims",
+    "events",
+}
 QUIET_SECONDS = 1.2
 MOST_WRITES = 4
 """In `QUIET_SECONDS`, for all objects of this file together: a back-off that happens to be over now."""
@@ -49,8 +57,9 @@ class Stand:
         return found
 
     def path(self, plural: str, name: str = "") -> str:
-        where = f"namespaces/{NAMESPACE}/" if plural == "volumesnapshots" else ""
-        return f"{claims.GROUP}/{where}{plural}" + (f"/{name}" if name else "")
+        where = f"namespaces/{NAMESPACE}/" if plural in ("volumesnapshots", "volumegroupsnapshots") else ""
+        api = GROUPS if plural.startswith("volumegroup") else claims.GROUP
+        return f"{api}/{where}{plural}" + (f"/{name}" if name else "")
 
     def make(self, plural: str, body: Object) -> Object:
         """Create an object with its status, which needs a second write."""
@@ -64,9 +73,9 @@ class Stand:
     def get(self, plural: str, name: str) -> Object:
         return self.call("GET", self.path(plural, name))
 
-    def error(self, name: str) -> str:
-        """What a VolumeSnapshot's status says is wrong."""
-        status = self.get("volumesnapshots", name).get("status")
+    def error(self, name: str, plural: str = "volumesnapshots") -> str:
+        """What a VolumeSnapshot's status says is wrong, or a group's."""
+        status = self.get(plural, name).get("status")
         return str(((status if isinstance(status, dict) else {}).get("error") or {}).get("message", ""))
 
     def warnings(self, name: str, namespace: str = NAMESPACE) -> list[str]:
@@ -271,6 +280,30 @@ def test_malformed_classes_are_told(stand: Stand) -> None:
         stand.delete("volumesnapshots", name)
         stand.delete("volumesnapshotclasses", name)
     assert stand.plugin.store.snapshots == {}
+
+
+GROUP_SNAPSHOTS: dict[str, tuple[Object, str]] = {
+    "g-spec": ({"spec": "text"}, "spec is 'text'"),
+    "g-selector": ({"spec__source": {"selector": ["a"]}}, "spec.source.selector is ['a']"),
+    "g-labels": ({"spec__source": {"selector": {"matchLabels": "a"}}}, "matchLabels is 'a'"),
+    "g-class": ({"spec__volumeGroupSnapshotClassName": {}}, "volumeGroupSnapshotClassName is {}"),
+}
+
+
+def test_malformed_groups_are_told_and_can_be_deleted(stand: Stand) -> None:
+    whole = {"spec": {"source": {"selector": {}}, "volumeGroupSnapshotClassName": "none"}}
+    for name, (changes, _words) in GROUP_SNAPSHOTS.items():
+        body = {"apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot", **whole}
+        stand.make("volumegroupsnapshots", changed({**body, "metadata": {"name": name}}, changes))
+    for name, (_changes, words) in GROUP_SNAPSHOTS.items():
+        told = functools.partial(stand.error, name, "volumegroupsnapshots")
+        claims.until(f"{name} is told", lambda told=told: told() != "", 30.0)  # type: ignore[misc]
+        assert f"VolumeGroupSnapshot {name} is malformed: " in told()
+        assert words in told()
+        claims.until(f"{name} has an event", lambda name=name: stand.warnings(name) != [], 30.0)  # type: ignore[misc]
+    stand.quiet()
+    for name in GROUP_SNAPSHOTS:
+        stand.delete("volumegroupsnapshots", name)
 
 
 # -- drivers -----------------------------------------------------------------------------------------------------

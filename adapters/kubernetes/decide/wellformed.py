@@ -13,7 +13,9 @@ from typing import Any
 
 Object = dict[str, Any]
 
-_WORDS: Mapping[type, str] = {str: "a text", bool: "true or false", int: "a whole number", dict: "an object"}
+_WORDS: Mapping[type, str] = {
+    str: "a text", bool: "true or false", int: "a whole number", dict: "an object", list: "a list"
+}  # fmt: skip
 _POLICIES = ("Delete", "Retain")
 _SHOWN = 80
 
@@ -58,6 +60,40 @@ _CONTENT = _fields(
     ("status.volumeGroupSnapshotHandle", str),
 )
 _PARAMETERS = _fields(("parameters", dict))
+_GROUP = _fields(
+    ("spec.source.selector", dict),
+    ("spec.source.volumeGroupSnapshotContentName", str),
+    ("spec.source.selector.matchLabels", dict),
+    ("spec.source.selector.matchExpressions", list),
+    ("spec.volumeGroupSnapshotClassName", str),
+)
+_GROUP_STATUS: Mapping[str, type] = {
+    "boundVolumeGroupSnapshotContentName": str,
+    "readyToUse": bool,
+    "creationTime": str,
+    "error": dict,
+}
+_EXPRESSION = _fields(("key", str), ("operator", str), ("values", list))
+_GROUP_CONTENT = _fields(
+    ("spec.source.volumeHandles", list),
+    ("spec.source.groupSnapshotHandles", dict),
+    ("spec.source.groupSnapshotHandles.volumeGroupSnapshotHandle", str),
+    ("spec.source.groupSnapshotHandles.volumeSnapshotHandles", list),
+    ("spec.volumeGroupSnapshotRef.name", str),
+    ("spec.volumeGroupSnapshotRef.namespace", str),
+    ("spec.volumeGroupSnapshotRef.uid", str),
+    ("spec.volumeGroupSnapshotClassName", str),
+    ("status", dict),
+    ("status.volumeGroupSnapshotHandle", str),
+    ("status.readyToUse", bool),
+    ("status.creationTime", str),
+    ("status.error", dict),
+    ("status.volumeSnapshotInfoList", list),
+    ("status.error.message", str),
+)
+_MEMBER = _fields(
+    ("volumeHandle", str), ("snapshotHandle", str), ("readyToUse", bool), ("restoreSize", int), ("creationTime", int)
+)
 
 
 def snapshot(item: Object) -> str:
@@ -70,12 +106,21 @@ def told_status(item: Object) -> Object:
 
     Only of VolumeSnapshots: a content's status is the record of the snapshot on the backend, and not to be guessed.
     """
+    return _told_status(item, _SNAPSHOT_STATUS)
+
+
+def told_group_status(item: Object) -> Object:
+    """The same of a VolumeGroupSnapshot."""
+    return _told_status(item, _GROUP_STATUS)
+
+
+def _told_status(item: Object, fields: Mapping[str, type]) -> Object:
     status = item.get("status")
     if status is None:
         return item
     if type(status) is not dict:
         return {field: value for field, value in item.items() if field != "status"}
-    wrong = [name for name, wanted in _SNAPSHOT_STATUS.items() if name in status and type(status[name]) is not wanted]
+    wrong = [name for name, wanted in fields.items() if name in status and type(status[name]) is not wanted]
     if not wrong:
         return item
     return {**item, "status": {field: value for field, value in status.items() if field not in wrong}}
@@ -91,14 +136,37 @@ def content(item: Object) -> str:
     )
 
 
+def group(item: Object) -> str:
+    """What is wrong with a VolumeGroupSnapshot; empty when nothing is."""
+    selector = ("spec", "source", "selector")
+    return (
+        _objects(item, ("spec",), ("spec", "source"))
+        or _types(item, _GROUP)
+        or _texts(item, *selector, "matchLabels")
+        or _rows(item, _EXPRESSION, *selector, "matchExpressions")
+        or _values(item, *selector, "matchExpressions")
+    )
+
+
+def group_content(item: Object) -> str:
+    """What is wrong with a VolumeGroupSnapshotContent; empty when nothing is."""
+    source = ("spec", "source")
+    return (
+        _objects(item, ("spec",), source, ("spec", "volumeGroupSnapshotRef"))
+        or _named(item, "spec", "driver")
+        or _policy(item, "spec", "deletionPolicy")
+        or _types(item, _GROUP_CONTENT)
+        or _texts(item, *source, "volumeHandles")
+        or _texts(item, *source, "groupSnapshotHandles", "volumeSnapshotHandles")
+        or _rows(item, _MEMBER, "status", "volumeSnapshotInfoList")
+    )
+
+
 def klass(item: Object) -> str:
-    """What is wrong with a VolumeSnapshotClass; empty when nothing is."""
+    """What is wrong with a class, of snapshots or of groups; empty when nothing is."""
     given = item.get("parameters")
     wrong = _named(item, "driver") or _policy(item, "deletionPolicy") or _types(item, _PARAMETERS)
-    if wrong or not given:
-        return wrong
-    key = next((key for key, value in given.items() if not isinstance(value, str)), None)
-    return "" if key is None else f"parameters.{key} is {_shown(given[key])}, it must be a text"
+    return wrong or (_texts(item, "parameters") if given else "")
 
 
 def _value(item: Object, path: tuple[str, ...]) -> Any:
@@ -126,6 +194,38 @@ def _named(item: Object, *path: str) -> str:
 def _policy(item: Object, *path: str) -> str:
     value = _value(item, path)
     return "" if value in _POLICIES else f"{'.'.join(path)} is {_shown(value)}, it must be Delete or Retain"
+
+
+def _texts(item: Object, *path: str) -> str:
+    """A map or a list whose values are texts."""
+    value = _value(item, path) or ()
+    rows = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in rows:
+        if type(one) is not str:
+            where = f"{'.'.join(path)}.{key}" if isinstance(value, dict) else f"{'.'.join(path)}[{key}]"
+            return f"{where} is {_shown(one)}, it must be a text"
+    return ""
+
+
+def _rows(item: Object, fields: Fields, *path: str) -> str:
+    """A list of objects with these fields."""
+    for number, row in enumerate(_value(item, path) or ()):
+        where = f"{'.'.join(path)}[{number}]"
+        if type(row) is not dict:
+            return f"{where} is {_shown(row)}, it must be an object"
+        wrong = _types(row, fields)
+        if wrong:
+            return f"{where}.{wrong}"
+    return ""
+
+
+def _values(item: Object, *path: str) -> str:
+    """The values of a selector's expressions."""
+    for number, row in enumerate(_value(item, path) or ()):
+        wrong = _texts(row, "values")
+        if wrong:
+            return f"{'.'.join(path)}[{number}].{wrong}"
+    return ""
 
 
 def _types(item: Object, fields: Fields) -> str:

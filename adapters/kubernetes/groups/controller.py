@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from adapters.kubernetes.claims import ClaimHolds
+from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.decide import group_binding as binding
 from adapters.kubernetes.decide.bound_status import News
 from adapters.kubernetes.facts import is_deleting
@@ -19,6 +20,7 @@ from adapters.kubernetes.groups.facts import GroupFacts
 from adapters.kubernetes.groups.means import Means
 from adapters.kubernetes.groups.membership import Membership
 from adapters.kubernetes.groups.world import GroupWorld
+from adapters.kubernetes.problem import MalformedError
 from bridge.model.failure import BridgeError, ConflictError, ElsewhereError, NotSyncedError, UnavailableError
 
 Object = dict[str, Any]
@@ -46,6 +48,7 @@ class GroupTurns:
         self._clock = means.clock
         self._claims = claims
         self._membership = Membership(groups, means.writer)
+        self._complaints = Complaints(means.writer, means.events, means.clock, told_in=names.GROUPS)
         self.standing: Callable[[str], str] = lambda _key: ""
         """Why nothing may be done for a key at this moment; empty when we may act."""
 
@@ -60,7 +63,11 @@ class GroupTurns:
         await asyncio.sleep(0)
         memory = _Memory()
         for _ in range(MOST_STEPS):
-            facts = self._groups.facts(key)
+            try:
+                facts = self._groups.facts(key)
+            except MalformedError as error:
+                await self._complaints.tell(error)
+                raise ElsewhereError(str(error)) from error
             if facts is None:
                 return None
             step = binding.decide(self._view(facts, memory))

@@ -12,6 +12,8 @@ from typing import Any
 
 from adapters.kubernetes import trim
 from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.complaints import Complaints
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.decide.driver_half import GATE_CODES
 from adapters.kubernetes.events import Events
 from adapters.kubernetes.facts import is_deleting, path
@@ -20,10 +22,13 @@ from adapters.kubernetes.groups.contents import GroupContents
 from adapters.kubernetes.groups.facts import GroupFacts, group_of_reference
 from adapters.kubernetes.groups.means import GROUP, Means
 from adapters.kubernetes.groups.optional import OptionalKinds
+from adapters.kubernetes.groups.world import class_named, refuse_malformed
 from adapters.kubernetes.names import Naming
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.shape import rfc3339
 from adapters.kubernetes.sidecar.policies import Policies
 from adapters.kubernetes.translate import policy_of
+from adapters.kubernetes.world import malformed
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRecord, GroupRequest, GroupStatus
 from bridge.model.keys import Key, group_key
@@ -44,23 +49,28 @@ class DriverGroupWorld(OptionalKinds):
         self.naming = naming
         self.contents = Cache(
             trim.whole,
-            {"by-class": _by_class, "by-cut": _by_cut},
+            {"by-class": _by_class, "by-cut": _by_cut, "malformed": malformed(wellformed.group_content)},
             keep=lambda item: path(item, "spec", "driver") == driver,
         )
-        self.classes = Cache(trim.whole, keep=lambda item: item.get("driver") == driver)
+        self.classes = Cache(
+            trim.whole, {"malformed": malformed(wellformed.klass)}, keep=lambda item: item.get("driver") == driver
+        )
         self.caches = {names.CONTENTS: self.contents, names.CLASSES: self.classes}
 
     def facts(self, uid: str) -> GroupFacts | None:
-        """What is known of one content; None when it is not there."""
+        """What is known of one content; None when it is not there. MalformedError: see GroupWorld."""
         content = self.contents.by_uid(uid)
         if content is None:
             return None
+        refuse_malformed(self.contents, content, None)
         named = str(path(content, "spec", "volumeGroupSnapshotClassName") or "")
+        klass, class_trouble = class_named(self.classes, named)
         return GroupFacts(
             uid=group_of_reference(content),
             content=content,
             class_name=named,
-            klass=self.classes.get("", named) if named else None,
+            klass=klass,
+            class_trouble=class_trouble,
             naming=self.naming,
             in_use=self._shared(content),
         )
@@ -110,6 +120,7 @@ class DriverGroupRequests:
         self._events: Events = means.events
         self._clock = means.clock
         self._why_not = why_not
+        self._complaints = Complaints(means.writer, means.events, means.clock, told_in=names.GROUPS)
 
     async def observe(self, key: Key) -> GroupRequest | None:
         """See the port."""
@@ -119,7 +130,11 @@ class DriverGroupRequests:
             raise NotSyncedError("the group contents are not read yet")
         if reason := self._why_not(GROUP + key.uid):
             raise ElsewhereError(reason)
-        facts = self._groups.facts(key.uid)
+        try:
+            facts = self._groups.facts(key.uid)
+        except MalformedError as error:
+            await self._complaints.tell(error)
+            raise ElsewhereError(str(error)) from error
         return None if facts is None else driver_request.request(key, facts)
 
     async def hold(self, request: GroupRequest) -> None:

@@ -31,6 +31,8 @@ class GroupFacts:
     """The selected claims by name; once a content exists, those of its volumes."""
     class_name: str = ""
     klass: Object | None = None
+    """The class named; None also when it is malformed, and then `class_trouble` says how."""
+    class_trouble: str = ""
     defaults: tuple[Object, ...] = ()
     """The default classes of the first volume's driver; only looked up where no class is named."""
     naming: Naming = names.NAMING
@@ -50,11 +52,10 @@ def group_of_reference(content: Object) -> str:
 
 def points_back(content: Object, group: Object) -> bool:
     """Whether the content is this group's; a pre-provisioned one may still lack the uid."""
-    reference = path(content, "spec", "volumeGroupSnapshotRef") or {}
-    metadata = group["metadata"]
-    if reference.get("name") != metadata["name"] or reference.get("namespace") != metadata["namespace"]:
+    reference, metadata = ("spec", "volumeGroupSnapshotRef"), group["metadata"]
+    if any(path(content, *reference, field) != metadata[field] for field in ("name", "namespace")):
         return False
-    uid = reference.get("uid") or ""
+    uid = path(content, *reference, "uid") or ""
     return bool(uid == metadata["uid"] or (not uid and static_content(group)))
 
 

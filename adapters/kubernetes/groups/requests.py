@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
+from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.decide.group_binding import held_group
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names, status, translate
-from adapters.kubernetes.groups.facts import is_bound
+from adapters.kubernetes.groups.facts import GroupFacts, is_bound
 from adapters.kubernetes.groups.means import GROUP, ClusterMeans
 from adapters.kubernetes.groups.membership import Membership
 from adapters.kubernetes.groups.world import GroupWorld
+from adapters.kubernetes.problem import MalformedError
 from bridge.model.failure import ConflictError, ElsewhereError, NotSyncedError
 from bridge.model.group import GroupRequest, GroupStatus
 from bridge.model.keys import Key, group_key, snapshot_key
@@ -34,6 +36,7 @@ class VolumeGroupSnapshots:
         self._clock = means.clock
         self._membership = Membership(groups, means.writer)
         self.let_members_go = self._membership.let_go
+        self._complaints = Complaints(means.writer, means.events, means.clock, told_in=names.GROUPS)
 
     async def observe(self, key: Key) -> GroupRequest | None:
         """The request as the caches have it. ElsewhereError when it is another controller's business."""
@@ -41,7 +44,7 @@ class VolumeGroupSnapshots:
             raise ElsewhereError("the cluster has no group snapshots")
         if not self._groups.synced or not self._groups.world.synced:
             raise NotSyncedError(f"cluster {self._cluster} is not read yet")
-        facts = self._groups.facts(key.uid)
+        facts = await self._facts(key.uid)
         if facts is None:
             return None
         request = translate.request(self._cluster, facts)
@@ -52,6 +55,15 @@ class VolumeGroupSnapshots:
         members = self._groups.members(key.uid)
         keys = tuple(snapshot_key(self._cluster, one["metadata"]["uid"]) for one in members)
         return dataclasses.replace(request, members=keys)
+
+    async def _facts(self, uid: str) -> GroupFacts | None:
+        """What is known. A malformed object is told to its owner, and left alone until it changes."""
+        try:
+            return self._groups.facts(uid)
+        except MalformedError as error:
+            if self._ownership.ours(error.driver, GROUP + uid):
+                await self._complaints.tell(error)
+            raise ElsewhereError(str(error)) from error
 
     async def hold(self, request: GroupRequest) -> None:
         """Put our finalizer on the group (and its default class, in the same write), then on each claim."""

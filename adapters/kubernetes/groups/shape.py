@@ -129,11 +129,11 @@ def may_be_under_way(content: Object) -> bool:
     nothing at all is what a sidecar leaves when it has deleted the group.
     """
     status = content.get("status")
-    if (status or {}).get("volumeGroupSnapshotHandle"):
+    if path(status, "volumeGroupSnapshotHandle"):
         return False
     if names.BEING_CREATED in (content["metadata"].get("annotations") or {}):
         return True
-    emptied = status is not None and not status.get("error") and status.get("readyToUse") is None
+    emptied = status is not None and not path(status, "error") and path(status, "readyToUse") is None
     return not emptied and _intent(content) is not None
 
 

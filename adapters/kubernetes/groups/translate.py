@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.kubernetes import names as single
 from adapters.kubernetes import templates
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import is_deleting, path, seconds_of
 from adapters.kubernetes.groups import names, selector
 from adapters.kubernetes.groups.facts import (
@@ -73,6 +74,8 @@ def request(cluster: str, facts: GroupFacts) -> GroupRequest:
 def choose_class(facts: GroupFacts) -> Object | None:
     """The class that counts: the one named, else the only default one of the first volume's driver."""
     if facts.class_name:
+        if facts.class_trouble:
+            raise _class_malformed("GetGroupSnapshotClassFailed", "get", facts.class_name, facts.class_trouble)
         if facts.klass is None:
             missing = f'volumegroupsnapshotclass.{names.GROUP} "{facts.class_name}" not found'
             text = f"Failed to get group snapshot class with error {missing}"
@@ -84,10 +87,19 @@ def choose_class(facts: GroupFacts) -> Object | None:
     _volumes(facts, "SetDefaultGroupSnapshotClassFailed", prefix)
     found = len(facts.defaults)
     if found == 1:
+        wrong = wellformed.klass(facts.defaults[0])
+        if wrong:
+            name = facts.defaults[0]["metadata"]["name"]
+            raise _class_malformed("SetDefaultGroupSnapshotClassFailed", "set default", name, wrong)
         return facts.defaults[0]
     what = "cannot find default group snapshot class" if not found else f"{found} default snapshot classes were found"
     hint = f'Name a class, or mark exactly one of the driver\'s group classes with {names.DEFAULT_CLASS}: "true"'
     raise Trouble("SetDefaultGroupSnapshotClassFailed", f"{prefix} {what}", hint)
+
+
+def _class_malformed(code: str, verb: str, name: str, wrong: str) -> Trouble:
+    text = f"Failed to {verb} group snapshot class with error volumegroupsnapshotclass {name} is malformed: {wrong}"
+    return Trouble(code, text, "Correct the class, or name another one")
 
 
 def _gone(cluster: str, facts: GroupFacts) -> GroupRequest:

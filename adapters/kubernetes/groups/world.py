@@ -13,6 +13,7 @@ from typing import Any
 
 from adapters.kubernetes import trim
 from adapters.kubernetes.cache import Cache
+from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.decide.group_binding import needs_claims
 from adapters.kubernetes.facts import is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.groups import names, selector, shape
@@ -27,7 +28,8 @@ from adapters.kubernetes.groups.facts import (
     static_content,
 )
 from adapters.kubernetes.groups.optional import OptionalKinds
-from adapters.kubernetes.world import World
+from adapters.kubernetes.problem import MalformedError
+from adapters.kubernetes.world import World, malformed
 
 Object = dict[str, Any]
 
@@ -43,38 +45,54 @@ class GroupWorld(OptionalKinds):
         self.world = world
         self._leaving: set[str] = set()
         self.naming = dataclasses.replace(names.NAMING, extra_metadata=world.naming.extra_metadata)
-        self.groups = Cache(trim.whole, {"open": _open, "by-content": _by_content, "deleting": _deleting})
-        self.contents = Cache(trim.whole, {"by-group": _by_group, "by-cut": _by_cut})
-        self.classes = Cache(trim.whole, {"default": _default_classes})
+        self.groups = Cache(
+            trim.group,
+            {"open": _open, "by-content": _by_content, "deleting": _deleting,
+             "malformed": malformed(wellformed.group)},
+        )  # fmt: skip
+        self.contents = Cache(
+            trim.whole,
+            {"by-group": _by_group, "by-cut": _by_cut, "malformed": malformed(wellformed.group_content)},
+        )
+        self.classes = Cache(trim.whole, {"default": _default_classes, "malformed": malformed(wellformed.klass)})
         self.caches = {names.GROUPS: self.groups, names.CONTENTS: self.contents, names.CLASSES: self.classes}
         world.other_holders.append(self.holds_claim)
 
     # -- looking up ----------------------------------------------------------------------------------------
 
     def facts(self, uid: str) -> GroupFacts | None:
-        """All that one group's translation needs; None when nothing is known of it."""
+        """All that one group's translation needs; None when nothing is known of it.
+
+        MalformedError when the group or its content is not what its definition promises.
+        """
         if uid.startswith(STATIC):
             content = self.contents.get("", uid.removeprefix(STATIC))
+            refuse_malformed(self.contents, content, None)
             return (
                 None if content is None else GroupFacts(uid=uid, content=content, in_use=self._in_use(None, content))
             )
         group = self.groups.by_uid(uid)
         if group is None:
             return self._orphan(uid)
+        if self.groups.count("malformed", uid):
+            raise MalformedError(names.GROUPS.kind, group, wellformed.group(group), group)
         content = self.content_of(group)
+        refuse_malformed(self.contents, content, group)
         bound = content is not None and is_bound(content, group)
         sources = self._of_content(content) if content is not None and bound else self._selected(group)
         class_name = path(group, "spec", "volumeGroupSnapshotClassName") or ""
         if not class_name and content is not None and bound:
             class_name = path(content, "spec", "volumeGroupSnapshotClassName") or ""
         driver = path(sources[0].volume, "spec", "csi", "driver") if sources else ""
+        klass, class_trouble = class_named(self.classes, class_name)
         return GroupFacts(
             uid=uid,
             group=group,
             content=content,
             sources=sources,
             class_name=class_name,
-            klass=self.classes.get("", class_name) if class_name else None,
+            klass=klass,
+            class_trouble=class_trouble,
             defaults=tuple(self.classes.find("default", driver)) if driver and not class_name else (),
             naming=self.naming,
             in_use=self._in_use(group, content if bound else None) if is_deleting(group) else "",
@@ -106,8 +124,8 @@ class GroupWorld(OptionalKinds):
         content = next((item for item in found if is_deleting(item)), found[0]) if found else None
         if content is None:
             return None
-        class_name = path(content, "spec", "volumeGroupSnapshotClassName") or ""
-        klass = self.classes.get("", class_name) if class_name else None
+        refuse_malformed(self.contents, content, None)
+        klass, _ = class_named(self.classes, path(content, "spec", "volumeGroupSnapshotClassName") or "")
         return GroupFacts(
             uid=uid, content=content, klass=klass, naming=self.naming, in_use=self._in_use(None, content)
         )
@@ -198,7 +216,12 @@ class GroupWorld(OptionalKinds):
         """Whether another group than `uid` needs this claim to stay."""
         for group in self.groups.find("open", namespace):
             own = group["metadata"]["uid"]
-            facts = self.facts(own) if own != uid and own not in self._leaving and is_held(group) else None
+            if own == uid or own in self._leaving or not is_held(group):
+                continue
+            try:
+                facts = self.facts(own)
+            except MalformedError:
+                continue  # Nobody works on it.
             if facts is None or not needs_claims(facts):
                 continue
             if any(one.claim is not None and one.claim["metadata"]["name"] == claim for one in facts.sources):
@@ -279,6 +302,20 @@ class GroupWorld(OptionalKinds):
     def _uids_of_volume(self, volume: Object) -> Iterable[str]:
         for group in self.groups.find("open", str(path(volume, "spec", "claimRef", "namespace"))):
             yield group["metadata"]["uid"]
+
+
+def refuse_malformed(contents: Cache, content: Object | None, group: Object | None) -> None:
+    """MalformedError for a group content that nobody may act on. `group` is the one that it stops."""
+    if content is not None and contents.count("malformed", content["metadata"]["uid"]):
+        raise MalformedError(names.CONTENTS.kind, content, wellformed.group_content(content), group)
+
+
+def class_named(classes: Cache, name: str) -> tuple[Object | None, str]:
+    """A class by its name, or how it is malformed: then it counts as not there."""
+    klass = classes.get("", name) if name else None
+    if klass is not None and classes.count("malformed", klass["metadata"]["uid"]):
+        return None, wellformed.klass(klass)
+    return klass, ""
 
 
 def content_uid(content: Object) -> str:

@@ -227,7 +227,10 @@ def _metadata(metadata: Object, annotations: tuple[str, ...]) -> Object:
     return {**kept, "annotations": found} if found else kept
 
 
-def _only(item: Object, *fields: str) -> Object:
+def _only(item: Any, *fields: str) -> Object:
+    """Of what is no object, as in a malformed VolumeSnapshot, nothing is kept."""
+    if type(item) is not dict:
+        return {}
     return {field: item[field] for field in fields if item.get(field) is not None}
 
 
