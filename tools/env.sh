@@ -26,7 +26,7 @@ uv=${SNAPBRIDGE_UV-$(find_uv)}
 if [ -n "$uv" ]; then
   echo "env: $venv with $("$uv" --version)"
   [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python "$python" "$venv"
-  "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes --requirement requirements.lock
+  "$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes --requirement requirements.lock
   "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
 else
   echo "env: $venv with venv and pip (no uv)"
