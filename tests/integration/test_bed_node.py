@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -62,11 +63,12 @@ def test_a_killed_run_leaves_no_container_and_no_mount(tmp_path: Path) -> None:
             assert processes_naming(folder)
         finally:
             holder.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while paths.mounts_below(folder) or processes_naming(folder):
         assert time.monotonic() < deadline, (paths.mounts_below(folder), processes_naming(folder))
         time.sleep(0.2)
-    paths.remove_tree(folder)
+    with contextlib.suppress(FileNotFoundError):  # a run that begins now removes what abandoned runs left
+        paths.remove_tree(folder)
 
 
 def test_a_folder_with_a_live_mount_is_not_removed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,10 +29,10 @@ from tests.support.csi_server import Plugin, RealClock, until
 ALL = frozenset(Capability)
 NONE: dict[str, str] = {}
 SETTINGS = CallSettings(
-    deadlines=Deadlines(default_seconds=5, by_verb={"DeleteSnapshot": 0.3}),
-    controller_concurrency=4,
-    list_page_entries=2,
+    deadlines=Deadlines(default_seconds=30, by_verb={}), controller_concurrency=4, list_page_entries=2
 )
+HASTY = dataclasses.replace(SETTINGS, deadlines=Deadlines(default_seconds=0.3, by_verb={}))
+"""For what is to be too late: nothing else may be asked with it, since a machine may stand still for longer."""
 
 
 class Bench:
@@ -43,9 +44,9 @@ class Bench:
         self.traces: list[CallEnded] = []
         self.instance = self.with_capabilities(ALL)
 
-    def with_capabilities(self, capabilities: frozenset[Capability]) -> Instance:
+    def with_capabilities(self, capabilities: frozenset[Capability], settings: CallSettings = SETTINGS) -> Instance:
         id = InstanceId(self.plugin.driver, "controller", "here")
-        client = Client(id, self.link.transport, Tracer(self.traces.append), SETTINGS, concurrency=4)
+        client = Client(id, self.link.transport, Tracer(self.traces.append), settings, concurrency=4)
         return Instance(client, route=Route.SOCKET, capabilities=capabilities)
 
     async def cut(self, name: str = "s", volume: str = "v", **secrets: str) -> Outcome[CutSnapshot]:
@@ -55,7 +56,7 @@ class Bench:
 @pytest_asyncio.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     plugin = Plugin()
-    link = SocketLink(str(tmp_path / "csi.sock"), RegistrySettings(), RealClock())
+    link = SocketLink(str(tmp_path / "csi.sock"), RegistrySettings(connect_timeout_seconds=30), RealClock())
     async with csi_server.serving(plugin, tmp_path / "csi.sock"):
         assert await link.connect() == ""
         yield Bench(plugin, link)
@@ -138,7 +139,7 @@ async def test_an_answer_about_another_volume_is_unsure(bench: Bench) -> None:
 
 async def test_deadline_and_internal_are_unsure(bench: Bench) -> None:
     event = bench.plugin.hang("DeleteSnapshot")
-    late = await bench.instance.delete_snapshot(handle="s", secrets=NONE)
+    late = await bench.with_capabilities(ALL, HASTY).delete_snapshot(handle="s", secrets=NONE)
     assert failure(late) == (FailureKind.UNSURE, "DEADLINE_EXCEEDED")
     event.set()
     bench.plugin.refuse("CreateSnapshot", grpc.StatusCode.INTERNAL, "disk on fire")
@@ -167,7 +168,7 @@ async def test_traces_tell_each_call(bench: Bench) -> None:
         ("CreateSnapshot", "test.csi.example", "controller", "here", "OK"),
         ("DeleteSnapshot", "test.csi.example", "controller", "here", "FAILED_PRECONDITION"),
     ]
-    assert all(0 < trace.seconds < 5 for trace in bench.traces)
+    assert all(0 < trace.seconds < 60 for trace in bench.traces)
 
 
 async def test_a_cancelled_caller_sees_it_and_the_plugin_too(bench: Bench) -> None:
@@ -185,7 +186,7 @@ async def test_a_cancelled_caller_sees_it_and_the_plugin_too(bench: Bench) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 30)
     assert bench.traces[-1].code == "CANCELLED"
     assert bench.instance.in_flight == 0
 
@@ -195,17 +196,21 @@ async def test_a_closed_connection_fails_its_call_without_cancelling_the_caller(
     task = asyncio.create_task(bench.cut())
     await until(lambda: bench.plugin.calls)
     await bench.link.close()
-    assert failure(await asyncio.wait_for(task, 5)) == (FailureKind.UNSURE, "CANCELLED")
+    assert failure(await asyncio.wait_for(task, 30)) == (FailureKind.UNSURE, "CANCELLED")
     assert failure(await bench.cut()) == (FailureKind.REFUSED, "UNAVAILABLE")
 
 
 async def test_concurrency_is_bounded(bench: Bench) -> None:
     running, most = 0, 0
+    full = asyncio.Event()
 
     async def step(request: pb.CreateSnapshotRequest, context: object) -> object:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 4:
+            full.set()
+        await asyncio.wait_for(full.wait(), 20)  # however slowly the first four come in, they meet
         await asyncio.sleep(0.02)
         running -= 1
         return await bench.plugin.CreateSnapshot(request, context)

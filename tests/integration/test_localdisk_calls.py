@@ -215,21 +215,22 @@ def test_lists_come_in_pages_that_stay_good_while_entries_go(driver: localdisk.L
 def test_a_snapshot_uploads_and_a_restart_does_not_end_that() -> None:
     with localdisk.start_localdisk(mode="directory", rootless=True) as driver:
         volume = driver.volume("v", MiB).volume_id
-        began = time.monotonic()
-        snapshot = driver.snapshot("s", volume, uploadSeconds="1.5")
-        assert not snapshot.ready_to_use
+        long = driver.snapshot("long", volume, uploadSeconds="3600")
+        assert not long.ready_to_use
         with localdisk.refused(Code.FAILED_PRECONDITION, "not ready"):
-            driver.restored("r", snapshot)
+            driver.restored("r", long)
+        snapshot = driver.snapshot("s", volume, uploadSeconds="1.5")
         driver.kill()
         driver.start()
-        again = driver.snapshot("s", volume, uploadSeconds="1.5")
-        assert time.monotonic() - began < 1.4, "this machine is too slow for this test"
-        assert again == snapshot
+        assert driver.snapshot("long", volume, uploadSeconds="3600") == long
+        with localdisk.refused(Code.FAILED_PRECONDITION, "not ready"):
+            driver.restored("r", long)
         asked = pb.GetSnapshotRequest(snapshot_id=snapshot.snapshot_id)
+        deadline = time.monotonic() + 30
         while not driver.controller.GetSnapshot(asked).snapshot.ready_to_use:
-            assert time.monotonic() - began < 10
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert time.monotonic() - began >= 1.4
+        assert time.time_ns() >= snapshot.creation_time.ToNanoseconds() + 1_500_000_000
         assert driver.restored("r", snapshot).content_source.snapshot.snapshot_id == snapshot.snapshot_id
 
 
@@ -272,13 +273,27 @@ def test_a_second_call_for_the_same_object_is_aborted_and_a_third_finds_it(drive
     path = driver.publish(volume)
     for number in range(1500):
         (path / f"file-{number}").write_text("x" * 100)
+    for number in range(5):  # on a busy machine the first call may be over before the second is sent
+        codes = cut_at_once(driver, f"s{number}", volume)
+        assert Code.OK in codes
+        assert set(codes) <= {Code.OK, Code.ABORTED}
+        assert driver.snapshot(f"s{number}", volume).ready_to_use
+        assert len(driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries) == number + 1
+        if Code.ABORTED in codes:
+            break
+    assert Code.ABORTED in codes
+    driver.withdraw(volume, path)
+
+
+def cut_at_once(driver: localdisk.LocalDisk, name: str, volume: str) -> list[grpc.StatusCode]:
+    """Eight equal calls for one snapshot; their codes."""
     codes: list[grpc.StatusCode] = []
     barrier = threading.Barrier(8)
 
     def cut() -> None:
         barrier.wait()
         try:
-            driver.snapshot("s", volume)
+            driver.snapshot(name, volume)
             codes.append(Code.OK)
         except grpc.RpcError as error:
             codes.append(error.code())
@@ -286,10 +301,7 @@ def test_a_second_call_for_the_same_object_is_aborted_and_a_third_finds_it(drive
     with ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(cut)
-    assert set(codes) == {Code.OK, Code.ABORTED}
-    assert driver.snapshot("s", volume).ready_to_use
-    assert len(driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries) == 1
-    driver.withdraw(volume, path)
+    return codes
 
 
 def test_an_operation_whose_caller_gave_up_comes_to_its_end(driver: localdisk.LocalDisk) -> None:
@@ -297,16 +309,32 @@ def test_an_operation_whose_caller_gave_up_comes_to_its_end(driver: localdisk.Lo
     path = driver.publish(volume)
     for number in range(1500):
         (path / f"file-{number}").write_text("x" * 100)
-    request = pb.CreateSnapshotRequest(name="s", source_volume_id=volume)
-    with localdisk.refused(Code.DEADLINE_EXCEEDED):
-        driver.controller.CreateSnapshot(request, timeout=0.02)
-    with localdisk.refused(Code.ABORTED, "under way"):
-        driver.controller.CreateSnapshot(request, timeout=30)
-    deadline = time.monotonic() + 20
-    while not driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    for number in range(10):  # until our giving up, and our next call, fall into the cut: a busy machine may miss it
+        request = pb.CreateSnapshotRequest(name=f"s{number}", source_volume_id=volume)
+        first = code_of(driver, request, timeout=0.02)
+        second = code_of(driver, request, timeout=60)
+        assert first in (Code.OK, Code.DEADLINE_EXCEEDED)
+        assert second in (Code.OK, Code.ABORTED)
+        deadline = time.monotonic() + 30
+        while len(driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries) <= number:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if (first, second) == (Code.DEADLINE_EXCEEDED, Code.ABORTED):
+            break
+    assert (first, second) == (Code.DEADLINE_EXCEEDED, Code.ABORTED)
     driver.withdraw(volume, path)
+
+
+def code_of(driver: localdisk.LocalDisk, request: pb.CreateSnapshotRequest, *, timeout: float) -> grpc.StatusCode:
+    """How one call ends."""
+    try:
+        driver.controller.CreateSnapshot(request, timeout=timeout)
+    except grpc.RpcError as error:
+        code, words = error.code(), error.details() or ""
+    else:
+        return Code.OK
+    assert code is not Code.ABORTED or "under way" in words
+    return code
 
 
 def test_a_second_driver_on_the_same_state_is_refused() -> None:
@@ -315,7 +343,7 @@ def test_a_second_driver_on_the_same_state_is_refused() -> None:
             second = subprocess.run(
                 [sys.executable, "-m", "adapters.localdisk", "--endpoint", f"unix://{first.folder / socket}",
                  "--state-dir", str(first.state_dir), "--rootless"],
-                capture_output=True, text=True, timeout=30, cwd=paths.REPOSITORY, check=False,
+                capture_output=True, text=True, timeout=60, cwd=paths.REPOSITORY, check=False,
             )  # fmt: skip
             assert second.returncode == 1
             assert words in second.stderr
@@ -339,7 +367,7 @@ def test_a_wrong_option_is_named(arguments: list[str], words: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "adapters.localdisk", "--endpoint", f"unix://{folder / 'a.sock'}",
          "--state-dir", str(folder / "state"), *arguments],
-        capture_output=True, text=True, timeout=30, cwd=paths.REPOSITORY, check=False,
+        capture_output=True, text=True, timeout=60, cwd=paths.REPOSITORY, check=False,
     )  # fmt: skip
     assert (result.returncode, words in result.stderr) == (2, True), result.stderr
 
@@ -350,7 +378,7 @@ def test_a_directory_of_someone_else_is_not_taken() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "adapters.localdisk", "--endpoint", f"unix://{folder / 'a.sock'}",
          "--state-dir", str(folder), "--mode", "directory"],
-        capture_output=True, text=True, timeout=30, cwd=paths.REPOSITORY, check=False,
+        capture_output=True, text=True, timeout=60, cwd=paths.REPOSITORY, check=False,
     )  # fmt: skip
     assert result.returncode == 1
     assert "is not empty (thesis.txt" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ from tests.support.node_pki import Authority
 DRIVER = "test.csi.example"
 CLOCK = RealClock()
 REGISTRY = RegistrySettings(
-    calls=CallSettings(deadlines=Deadlines(default_seconds=10, by_verb={"DeleteSnapshot": 0.5, "Probe": 2})),
+    calls=CallSettings(deadlines=Deadlines(default_seconds=30, by_verb={"DeleteSnapshot": 0.5})),
     probe_interval_seconds=0.3,
 )
 NONE: dict[str, str] = {}
@@ -46,7 +47,7 @@ class Site:
         self.registry = Registry(REGISTRY, CLOCK)
         certificate, key = self.authority.issue("hub", loopback=True)
         tls = Tls(str(certificate), str(key), str(self.authority.path))
-        self.hub = Hub(HubSettings("127.0.0.1:0", tls, silence_seconds=3, version="9"), CLOCK, self.registry)
+        self.hub = Hub(HubSettings("127.0.0.1:0", tls, silence_seconds=30, version="9"), CLOCK, self.registry)
         self._group = group
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -81,7 +82,7 @@ class Site:
         return [row for row in self.registry.describe() if row.node == node]
 
     async def healthy(self, node: str) -> Instance:
-        await until(lambda: self.rows(node) and all(row.healthy for row in self.rows(node)), 10)
+        await until(lambda: self.rows(node) and all(row.healthy for row in self.rows(node)))
         calls = self.registry.controller(DRIVER)
         assert isinstance(calls, Instance)
         return calls
@@ -93,7 +94,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         site = Site(tmp_path, group)
         site.start(site.registry.run(), "registry")
         site.start(site.hub.run(), "hub")
-        await asyncio.wait_for(site.hub.started(), 5)
+        await asyncio.wait_for(site.hub.started(), 30)
         yield site
         for task in site.tasks:
             task.cancel()
@@ -124,7 +125,8 @@ async def test_calls_are_carried_to_the_plugin_and_back(site: Site, tmp_path: Pa
         assert site.registry.view(DRIVER).can(Capability.CREATE_DELETE_SNAPSHOT)
         made = await calls.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets={"k": "value-1"})
         assert isinstance(made, Done)
-        assert plugin.requests[-1].secrets["k"] == "value-1"
+        (request,) = [one for one in plugin.requests if isinstance(one, pb.CreateSnapshotRequest)]
+        assert request.secrets["k"] == "value-1"
         found = [o async for o in calls.list_snapshots(secrets=NONE)]
         assert found == [made]
         parts = [part async for part in calls.blocks.allocated(handle="s", secrets=NONE)]
@@ -142,33 +144,37 @@ async def test_calls_are_carried_to_the_plugin_and_back(site: Site, tmp_path: Pa
 
 async def test_deadline_and_cancel_reach_the_plugin(site: Site, tmp_path: Path) -> None:
     plugin = Plugin()
-    ended = asyncio.Event()
+    remaining: dict[str, list[float]] = {"DeleteSnapshot": [], "CreateSnapshot": []}
+    ended: list[str] = []
 
-    async def slow(_request: object, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
-        remaining.append(context.time_remaining())
+    async def slow(verb: str, _request: object, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
+        remaining[verb].append(context.time_remaining())
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(120)
         finally:
-            ended.set()
+            ended.append(verb)
 
-    remaining: list[float] = []
-    plugin.script["DeleteSnapshot"] = plugin.script["CreateSnapshot"] = slow
+    for verb in remaining:
+        plugin.script[verb] = functools.partial(slow, verb)
     async with csi_server.serving(plugin, tmp_path / "a.sock"):
         await site.agent("worker-1", tmp_path / "a.sock")
         calls = await site.healthy("worker-1")
-        late = await calls.delete_snapshot(handle="s", secrets=NONE)
-        assert failure(late) == (FailureKind.UNSURE, "DEADLINE_EXCEEDED")
-        assert remaining[0] < 0.6
-        await asyncio.wait_for(ended.wait(), 5)
-        ended.clear()
+        asked = 0
+        while not remaining["DeleteSnapshot"] and asked < 5:  # a stalled machine may let the deadline pass on the way
+            late = await calls.delete_snapshot(handle="s", secrets=NONE)
+            assert failure(late) == (FailureKind.UNSURE, "DEADLINE_EXCEEDED")
+            asked += 1
+        assert remaining["DeleteSnapshot"][0] < 0.6
+        await until(lambda: ended.count("DeleteSnapshot") == plugin.calls["DeleteSnapshot"])
         task = asyncio.create_task(calls.create_snapshot(name="s", volume_handle="v", parameters=NONE, secrets=NONE))
-        await until(lambda: len(remaining) == 2)
+        await until(lambda: remaining["CreateSnapshot"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(ended.wait(), 5)
-        assert remaining[1] > 5
-        assert plugin.calls["CreateSnapshot"] == plugin.calls["DeleteSnapshot"] == 1
+        await until(lambda: "CreateSnapshot" in ended)
+        assert remaining["CreateSnapshot"][0] > 5
+        assert plugin.calls["CreateSnapshot"] == 1
+        assert plugin.calls["DeleteSnapshot"] <= asked
 
 
 async def test_a_killed_agent_makes_its_calls_unsure_and_spares_the_other(site: Site, tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ async def test_a_killed_agent_makes_its_calls_unsure_and_spares_the_other(site: 
         process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
         try:
             await site.agent("worker-2", tmp_path / "b.sock")
-            await until(lambda: site.registry.controller("one.example"), 20)
+            await until(lambda: site.registry.controller("one.example"))
             await until(lambda: site.registry.controller("two.example"))
             one, two = site.registry.controller("one.example"), site.registry.controller("two.example")
             assert one is not None
@@ -199,11 +205,11 @@ async def test_a_killed_agent_makes_its_calls_unsure_and_spares_the_other(site: 
         finally:
             process.kill()
             await process.wait()
-        assert failure(await asyncio.wait_for(lost, 5)) == (FailureKind.UNSURE, "UNAVAILABLE")
+        assert failure(await asyncio.wait_for(lost, 30)) == (FailureKind.UNSURE, "UNAVAILABLE")
         release.set()
-        assert isinstance(await asyncio.wait_for(kept, 5), Done)
+        assert isinstance(await asyncio.wait_for(kept, 30), Done)
         await until(lambda: site.registry.controller("one.example") is None)
-        assert "worker-1 is not attached" in site.registry.view("one.example").sentence
+        await until(lambda: "worker-1 is not attached" in site.registry.view("one.example").sentence)
         assert [(node.name, node.connected) for node in site.hub.nodes()] == [("worker-1", False), ("worker-2", True)]
         after = await one.delete_snapshot(handle="s", secrets=NONE)
         assert failure(after) == (FailureKind.REFUSED, "UNAVAILABLE")
@@ -217,25 +223,37 @@ async def test_a_killed_agent_makes_its_calls_unsure_and_spares_the_other(site: 
 
 async def test_a_restarted_plugin_is_seen_through_the_agent_within_two_seconds(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    async with csi_server.serving(Plugin(version="1.0"), path):
-        await site.agent("worker-1", path)
-        await site.healthy("worker-1")
-    await until(lambda: site.registry.controller(DRIVER) is None, 2)
-    await asyncio.sleep(1)
-    async with csi_server.serving(Plugin(version="2.0"), path):
-        took = await until(
-            lambda: site.registry.controller(DRIVER) and site.rows("worker-1")[0].vendor_version == "2.0"
-        )
-        assert took < 2
+    await site.agent("worker-1", path)
+
+    async def restart(number: int) -> float:
+        async with csi_server.serving(Plugin(version=f"{number}.1"), path):
+            await site.healthy("worker-1")
+        lost = await until(lambda: site.registry.controller(DRIVER) is None)
+        await asyncio.sleep(1)
+        version = f"{number}.2"
+        async with csi_server.serving(Plugin(version=version), path):
+            back = await until(
+                lambda: site.registry.controller(DRIVER) and site.rows("worker-1")[0].vendor_version == version
+            )
+        await until(lambda: site.registry.controller(DRIVER) is None)
+        return max(lost, back)
+
+    await csi_server.soon(restart, 2.0)
 
 
 async def test_no_call_is_repeated_however_streams_come_and_go(site: Site, tmp_path: Path) -> None:
     plugin = Plugin()
     arrived: dict[str, int] = {}
+    inside = 0
 
     async def count(request: pb.CreateSnapshotRequest, context: object) -> object:
+        nonlocal inside
         arrived[request.name] = arrived.get(request.name, 0) + 1
-        await asyncio.sleep(0.02)
+        inside += 1
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            inside -= 1
         return await plugin.CreateSnapshot(request, context)
 
     plugin.script["CreateSnapshot"] = count
@@ -256,6 +274,8 @@ async def test_no_call_is_repeated_however_streams_come_and_go(site: Site, tmp_p
         asking = asyncio.gather(*(ask(worker) for worker in range(8)))
         while not asking.done():
             await asyncio.sleep(0.15)
+            # However slow the machine is: some calls are done, and one is under way when the agent goes.
+            await until(lambda: asking.done() or (inside and Done in map(type, outcomes.values())))
             task.cancel()
             await asyncio.wait({task})
             _, task = await site.agent("worker-1", tmp_path / "a.sock", tls)
@@ -297,7 +317,7 @@ async def test_an_alternative_name_will_do_and_renewed_files_are_taken(site: Sit
         _, task = await site.agent("worker-1", tmp_path / "a.sock", tls)
         await site.healthy("worker-1")
         task.cancel()
-        await until(lambda: not site.hub.nodes()[0].connected)
+        await until(lambda: not site.hub.nodes()[0].connected and site.registry.controller(DRIVER) is None)
         site.authority.issue("hub", loopback=True)
         await site.agent("worker-1", tmp_path / "a.sock", tls)
         await site.healthy("worker-1")
@@ -306,13 +326,14 @@ async def test_an_alternative_name_will_do_and_renewed_files_are_taken(site: Sit
 async def test_the_hub_comes_back_and_the_agents_with_it(tmp_path: Path) -> None:
     registry = Registry(REGISTRY, CLOCK)
     local = Registry(REGISTRY, CLOCK)
-    settings = HubSettings("127.0.0.1:0", plaintext_on_loopback=True)
+    # An address of its own: nobody else takes the port while the hub is away.
+    settings = HubSettings("127.0.0.7:0", plaintext_on_loopback=True)
     async with csi_server.serving(Plugin(), tmp_path / "a.sock"), asyncio.TaskGroup() as group:
         tasks = [group.create_task(registry.run()), group.create_task(local.run())]
         hub = Hub(settings, CLOCK, registry)
         running = group.create_task(hub.run())
-        port = await asyncio.wait_for(hub.started(), 5)
-        address = f"127.0.0.1:{port}"
+        port = await asyncio.wait_for(hub.started(), 30)
+        address = f"127.0.0.7:{port}"
         agent = NodeAgent(
             AgentSettings("w", address, plaintext_on_loopback=True, paths=(str(tmp_path / "a.sock"),)), CLOCK, local
         )

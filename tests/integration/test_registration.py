@@ -41,14 +41,14 @@ async def ours(tmp_path: Path) -> AsyncIterator[KubeletAnnouncer]:
 async def info(path: Path) -> pb.PluginInfo:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         stub = registration_pb2_grpc.RegistrationStub(channel)
-        return await stub.GetInfo(pb.InfoRequest(), timeout=5)  # type: ignore[misc]
+        return await stub.GetInfo(pb.InfoRequest(), timeout=30)  # type: ignore[misc]
 
 
 async def notify(path: Path, registered: bool, error: str = "") -> None:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         stub = registration_pb2_grpc.RegistrationStub(channel)
         status = pb.RegistrationStatus(plugin_registered=registered, error=error)
-        await stub.NotifyRegistrationStatus(status, timeout=5)  # type: ignore[misc]
+        await stub.NotifyRegistrationStatus(status, timeout=30)  # type: ignore[misc]
 
 
 async def test_several_drivers_from_one_process(ours: KubeletAnnouncer, tmp_path: Path) -> None:
@@ -129,6 +129,20 @@ async def test_a_name_that_was_taken_away_comes_back(ours: KubeletAnnouncer, tmp
     path.unlink()
     await until(path.exists)
     assert (await info(path)).endpoint == ENDPOINT
+
+
+async def test_an_announcement_broken_off_in_the_middle_leaves_no_name_behind(tmp_path: Path) -> None:
+    """As a SIGTERM does that comes while the socket gets its name."""
+    path = tmp_path / "a.example-reg.sock"
+    for _ in range(20):
+        asking = asyncio.create_task(announcer(tmp_path).announce("a.example", ENDPOINT))
+        while not path.exists():
+            assert not asking.done()
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert os.listdir(tmp_path) == []
 
 
 async def test_a_name_that_another_live_process_took_is_left_to_it(ours: KubeletAnnouncer, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ async def drivers(node: Node) -> dict[str, str]:
 
 
 async def eventually(node: Node, expected: str | None) -> None:
-    for _ in range(100):
+    for _ in range(300):
         if (await drivers(node)).get(DRIVER) == expected:
             return
         await asyncio.sleep(0.1)
@@ -59,8 +59,7 @@ async def test_a_plugin_found_on_the_host_is_registered_and_withdrawn(node: Node
     async with csi_server.serving(Plugin(DRIVER, node_id="node-77"), folder / "csi.sock"):
         announcer, task = await begin()
         await eventually(node, "node-77")
-        (row,) = announcer.announcements()
-        assert row.registered
+        await csi_server.until(lambda: [row.registered for row in announcer.announcements()] == [True])
         await end(task)
         await eventually(node, None)
         announcer, task = await begin()

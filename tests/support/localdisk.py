@@ -27,8 +27,8 @@ from tests.support.bed import paths, process
 
 Mode = pb.VolumeCapability.AccessMode
 NAME = "localdisk.snapbridge.dev"
-_PROBE_SECONDS = 1.0
-_UNMOUNT_TRIES = 20
+_PROBE_SECONDS = 20.0
+_UNMOUNT_TRIES = 200
 
 
 @dataclasses.dataclass(slots=True)
@@ -148,7 +148,9 @@ class LocalDisk:
     def withdraw(self, volume_id: str, target: Path, *, unstage: bool = True) -> None:
         """Undoes `publish`."""
         self.node.NodeUnpublishVolume(
-            pb.NodeUnpublishVolumeRequest(volume_id=volume_id, target_path=str(target)), timeout=60
+            pb.NodeUnpublishVolumeRequest(volume_id=volume_id, target_path=str(target)),
+            timeout=60,
+            wait_for_ready=True,
         )
         if unstage:
             self.node.NodeUnstageVolume(

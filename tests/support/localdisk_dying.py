@@ -183,7 +183,7 @@ def interrupter() -> Iterator[Interrupter]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
         assert process.stdout is not None
         process.stdout.close()
 

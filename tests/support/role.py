@@ -20,7 +20,7 @@ class Role(process.Process):
     def page(self, path: str) -> tuple[int, str]:
         """GET a path of its health and metrics pages."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge.model.failure import ConflictError, InvalidError, UnavailableError
+from bridge.model.failure import BridgeError, ConflictError, InvalidError, UnavailableError
 
 MOST_PATH_BYTES = 100
 """gRPC binds a few more; a kubelet's own limits and those of our hidden names leave this much."""
@@ -58,8 +58,17 @@ def hidden_path(folder: Path) -> Path:
 
 
 async def take(hidden: Path, path: Path, *, dial_timeout_seconds: float) -> Identity:
-    """Give the socket at `hidden` its real name. ConflictError when somebody who answers has it."""
-    return await asyncio.to_thread(_take, hidden, path, dial_timeout_seconds)
+    """Give the socket at `hidden` its real name. ConflictError when somebody who answers has it.
+
+    Cancelled in the middle it leaves no name behind: the thread that links it cannot be stopped, so it is waited for.
+    """
+    taking = asyncio.ensure_future(asyncio.to_thread(_take, hidden, path, dial_timeout_seconds))
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        with contextlib.suppress(BridgeError, OSError):
+            await leave(path, await taking)
+        raise
 
 
 async def leave(path: Path, identity: Identity) -> None:
@@ -85,13 +94,13 @@ def _leave(path: Path, identity: Identity) -> None:
 def _take(hidden: Path, path: Path, dial_timeout_seconds: float) -> Identity:
     os.chmod(hidden, 0o600)
     with _only_one(path.parent):
+        found = os.lstat(hidden)  # the link is the same file; its own name may be taken away at once
         try:
             os.link(hidden, path)
         except FileExistsError:
             _clear(path, dial_timeout_seconds)
             os.link(hidden, path)
         os.unlink(hidden)
-        found = os.lstat(path)
         return found.st_dev, found.st_ino
 
 

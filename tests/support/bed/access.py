@@ -76,7 +76,7 @@ class Access:
         path: str,
         body: object = None,
         content_type: str = "application/json",
-        seconds: float = 10.0,
+        seconds: float = 30.0,
     ) -> tuple[int, bytes]:
         """One HTTP request past kubectl: its status and body. Raises OSError when there is no answer."""
         request = urllib.request.Request(

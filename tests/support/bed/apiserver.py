@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ class ApiServer(process.Process):
         self.admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         if rules:
             self.admin.apply(_cluster_role(name, namespace, rules))
+            self._wait_allowed(f"system:serviceaccount:{namespace}:{name}", rules)
         if manifests:
             self.admin.apply(manifests)
         token = self.admin.kubectl(
@@ -86,6 +89,25 @@ class ApiServer(process.Process):
         ).strip()
         path = self.folder / f"{namespace}-{name}.kubeconfig"
         return access.write_kubeconfig(path, self.admin.url, token, self.certificate_authority, namespace)
+
+    def _wait_allowed(self, user: str, rules: Sequence[dict[str, Any]]) -> None:
+        """The server judges by a cache of the rules, which follows them a moment later. Raises ServerError."""
+        deadline = time.monotonic() + 30
+        for rule in rules:
+            if not rule.get("resources"):
+                continue
+            resource, _, subresource = rule["resources"][0].partition("/")
+            wish = {"verb": rule["verbs"][0], "group": rule["apiGroups"][0], "resource": resource}
+            wish |= {"subresource": subresource, "name": next(iter(rule.get("resourceNames", ())), "")}
+            review = {"spec": {"user": user, "resourceAttributes": wish}}
+            while not self._allowed(review):
+                if time.monotonic() > deadline:
+                    raise process.ServerError(f"{user} may still not {wish}")
+                time.sleep(0.02)
+
+    def _allowed(self, review: dict[str, Any]) -> bool:
+        status, body = self.admin.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return status == 201 and bool(json.loads(body)["status"]["allowed"])
 
     def _ready(self) -> bool:
         if self.admin.request("GET", "/readyz", seconds=3)[0] != 200:

@@ -46,9 +46,14 @@ def run_folder() -> Path:
 
 
 def _hold(file: Path) -> None:
-    """Lock the file for as long as this process lives: the kernel frees it even after a SIGKILL."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    """Lock the file for as long as this process lives: the kernel frees it even after a SIGKILL.
+
+    It gets its name when it is locked: another run that begins now must not find it free.
+    """
+    unnamed = file.with_suffix(".new")
+    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.rename(unnamed, file)
 
 
 def _remove_abandoned() -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tests.support.bed import paths
 
-_UNMOUNT_TRIES = 20
+_UNMOUNT_TRIES = 200
+_TRIES = 60
 
 
 def clean(socket: Path, state: Path, folders: list[Path]) -> list[str]:
@@ -27,7 +28,7 @@ def clean(socket: Path, state: Path, folders: list[Path]) -> list[str]:
 
     Returns what could not be cleared, in words; an empty list means that nothing is left.
     """
-    for _ in range(3):
+    for _ in range(_TRIES):
         shims = list(_shims(socket))
         for pid in [*_descendants(shims), *shims]:
             with contextlib.suppress(ProcessLookupError):
@@ -39,12 +40,23 @@ def clean(socket: Path, state: Path, folders: list[Path]) -> list[str]:
     left = [f"container shim {pid} is still running" for pid in _shims(socket)]
     for folder in folders:
         unmount(folder)
-        if folder.exists():
-            try:
-                paths.remove_tree(folder)
-            except OSError as error:
-                left.append(str(error))
+        if trouble := _remove(folder):
+            left.append(trouble)
     return left
+
+
+def _remove(folder: Path) -> str:
+    """Why it cannot be removed; what was just killed may still let go of a file."""
+    trouble = ""
+    for _ in range(_TRIES):
+        if not folder.exists():
+            return ""
+        try:
+            paths.remove_tree(folder)
+        except OSError as error:
+            trouble = str(error)
+            time.sleep(0.1)
+    return trouble if folder.exists() else ""
 
 
 def follow(socket: Path, state: Path, folders: list[Path]) -> subprocess.Popen[bytes]:
