@@ -6,6 +6,7 @@ It wires the pieces of this package and runs the reflectors. Several replicas ne
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -39,6 +40,19 @@ from bridge.ports.plugin import PluginSink
 Object = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ways:
+    """What a role's flags say beside the settings."""
+
+    groups: bool = True
+    """Serve group snapshots where the cluster has them (the gate CSIVolumeGroupSnapshot)."""
+    group_naming: names.Naming | None = None
+    """How groups are called on the backend; None for the usual way."""
+    source_mode: bool = True
+    """Note the source's volume mode in new contents (--prevent-volume-mode-conversion)."""
+    pace: Pace | None = None
+
+
 class Cluster:
     """The `Orchestrator` port."""
 
@@ -53,8 +67,9 @@ class Cluster:
         cluster: str,
         clock: Clock,
         serves: Callable[[str], bool] | None = None,
-        pace: Pace | None = None,
+        ways: Ways | None = None,
     ) -> None:
+        ways = ways or Ways()
         self.cluster = cluster
         self.client = client
         self.world = World(settings.naming, forget_owners=settings.forget_field_owners)
@@ -73,25 +88,31 @@ class Cluster:
             cluster, self.world, writer, events=self._events, ownership=self.ownership, clock=clock
         )
         self.ledger = Contents(cluster, self.world, writer, self._events, clock)
+        self.ledger.source_mode = ways.source_mode
         means = ClusterMeans(cluster, writer, self._events, clock, self.requests.claims, self.ownership)
-        self.groups = Groups(self.world, means)
-        self.requests.judge_member = self.groups.judge
+        self.groups = Groups(self.world, means, ways.group_naming)
+        self._with_groups = ways.groups
         self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
         self.secrets = ClusterSecrets(self.client)
         self.delegation = Delegation(cluster, self.world, self.ownership)
         self._door = Door(cluster, self.world, writer)
         self._reflectors = [
-            Reflector(self.client, resource, cache, pace=pace, on_synced=self._on_synced)
+            Reflector(self.client, resource, cache, pace=ways.pace, on_synced=self._on_synced)
             for resource, cache in self.world.caches.items()
         ]
-        self._reflectors += self.groups.world.reflectors(self.client, pace=pace, on_synced=self._on_synced)
         self._wake: Callable[[str], None] = lambda _uid: None
         self.world.listen(lambda uid: self._wake(uid))
-        self.groups.world.listen(lambda uid: self._wake(GROUP + uid), lambda uid: self._wake(uid))
-        self.groups.watch_foreign(self.fence)
+        if ways.groups:
+            self._serve_groups(ways.pace)
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
         self.world.snapshots.listen(self._on_snapshot)
+
+    def _serve_groups(self, pace: Pace | None) -> None:
+        self.requests.judge_member = self.groups.judge
+        self._reflectors += self.groups.world.reflectors(self.client, pace=pace, on_synced=self._on_synced)
+        self.groups.world.listen(lambda uid: self._wake(GROUP + uid), lambda uid: self._wake(uid))
+        self.groups.watch_foreign(self.fence)
 
     def elect(self, standing: election.Election) -> None:
         """From now on act only while elected. To be called before `run`."""
@@ -107,13 +128,13 @@ class Cluster:
             fence=self.fence,
             follow=self.delegation.follow,
             delegations=self.delegation.rows,
-            groups=self.groups.side,
+            groups=self.groups.side if self._with_groups else None,
             on_record=self.on_record,
         )
 
     def on_record(self, driver: str) -> OnRecord:
         """What the contents and group contents of this driver name, whoever made or acts on them."""
-        if not (self.world.synced and self.groups.world.synced):
+        if not (self.world.synced and (self.groups.world.synced or not self._with_groups)):
             raise NotSyncedError(f"cluster {self.cluster} is not read yet")
         return on_record.of(driver, self.world.contents.all(), self.groups.world.contents.all())
 
@@ -180,6 +201,11 @@ class Cluster:
         """Why we may not act for this driver at this very moment; empty when we may."""
         return self.election.why_not(driver) if self.election is not None else ""
 
+    def leader_page(self) -> tuple[int, str]:
+        """For a liveness probe: bad when a lease that names us has not been renewed for long."""
+        late = self.election.late() if self.election is not None else ""
+        return (500, f"{late}\n") if late else (200, "ok\n")
+
     async def _catch_up(self, led_before: bool) -> None:
         """After a lease was won: everything as it stands now, and nothing taken for known from an earlier term."""
         await catch_up(self._reflectors)
@@ -226,7 +252,7 @@ async def build(
     cluster: str,
     clock: Clock,
     serves: Callable[[str], bool] | None = None,
-    pace: Pace | None = None,
+    ways: Ways | None = None,
 ) -> Cluster:
     """Open the way to the API server and make the adapter; nothing is read before `run`.
 
@@ -234,7 +260,7 @@ async def build(
     InvalidError: the configuration cannot be used.
     """
     client = await open_client(settings)
-    made = Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, pace=pace)
+    made = Cluster(settings, client, cluster=cluster, clock=clock, serves=serves, ways=ways)
     if settings.leader_election:
         made.elect(await standing(settings, made, clock))
     return made

@@ -42,6 +42,8 @@ class Contents:
         self._earlier: set[str] = set()
         """Uids whose note is from an earlier term of ours: others may have acted under it meanwhile."""
         self._term = 0
+        self.source_mode = True
+        """Whether a new content names the source's volume mode."""
         world.contents.listen(self._on_content)
 
     async def load(self, key: Key) -> Record | None:
@@ -185,6 +187,8 @@ class Contents:
                 body = shape.new_content(record, facts)
             except translate.Trouble as trouble:
                 raise ConflictError(str(trouble)) from trouble
+            if not self.source_mode:
+                body["spec"].pop("sourceVolumeMode", None)
             async with self._events.refusals(facts.snapshot, "CreateSnapshotContentFailed"):
                 answer = await self._writer.create(names.CONTENTS, "", body, own=True)
         self._keep(key.uid, record)

@@ -146,9 +146,7 @@ class Candidate:
             self.hold = decide.Hold(_NEVER, self.hold.term)
         now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
         stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        metadata: Object = {"name": self.name, "namespace": self._namespace}
-        if self.seen is not None:
-            metadata["resourceVersion"] = self.seen.version
+        metadata = self._metadata()
         spec = decide.spec_for(action, self.seen, me=self._me, stamp=stamp, terms=self._terms)
         body = {"apiVersion": names.LEASES.api_version, "kind": names.LEASES.kind, "metadata": metadata, "spec": spec}
         sent = monotonic()
@@ -168,6 +166,16 @@ class Candidate:
         if not isinstance(action, decide.Release):
             self._won(sent)
         return None
+
+    def _metadata(self) -> Object:
+        """Of the lease that is written: what others have put on it stays."""
+        kept = {} if self.seen is None else dict(self.seen.kept)
+        metadata: Object = {**kept, "name": self.name, "namespace": self._namespace}
+        if self._terms.labels:
+            metadata["labels"] = {**(metadata.get("labels") or {}), **self._terms.labels}
+        if self.seen is not None:
+            metadata["resourceVersion"] = self.seen.version
+        return metadata
 
     def _won(self, sent: float) -> None:
         before = self.hold.term
@@ -408,6 +416,12 @@ async def stand(
         clock,
         namespace=namespace(settings.lease_namespace, settings.service_account_dir),
         me=identity(settings.identity),
-        terms=decide.Terms(settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds, scope),
+        terms=decide.Terms(
+            settings.lease_seconds,
+            settings.renew_deadline_seconds,
+            settings.retry_seconds,
+            scope,
+            settings.lease_labels,
+        ),
         drivers=drivers,
     )

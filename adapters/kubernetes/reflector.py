@@ -38,6 +38,11 @@ class Pace:
     """A watch that is silent for longer is opened again."""
 
 
+def patient(most_seconds: float) -> Pace:
+    """A pace with this longest pause."""
+    return Pace(most=max(most_seconds, Pace().first))
+
+
 class Reflector:
     """One kind of object. `run` goes on until it is cancelled."""
 

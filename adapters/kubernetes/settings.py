@@ -54,6 +54,8 @@ class Settings(pydantic.BaseModel):
     """Act only while the leases that upstream uses are ours. Needed for more than one replica."""
     lease_namespace: str = ""
     """Where the leases are. Empty: $POD_NAMESPACE, or the pod's own namespace, or `default`."""
+    lease_labels: dict[str, str] = {}
+    """Labels that a lease gets while it is ours. Others that it has stay."""
     identity: str = ""
     """Our name in a lease; a suffix makes it this process's own. Empty: $POD_NAME, or the host's name."""
     lease_seconds: int = pydantic.Field(default=15, ge=1, le=3600)

@@ -24,6 +24,7 @@ def test_all_serves_snapshots_and_says_so_on_its_pages(
             claims.until("ready", lambda: claims.is_ready(admin, namespace, "one"))
             assert len(backend(driver)) == 1
             assert running.page("/healthz") == (200, "ok\n")
+            assert running.page("/healthz/leader-election") == (200, "ok\n")
             assert "snapbridge_plugin_rpc_duration_seconds" in running.page("/metrics")[1]
             assert running.page("/nothing")[0] == 404
             admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=30s")

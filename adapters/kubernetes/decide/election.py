@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SHORTEST_PAUSE_SECONDS = 0.05
+_KEPT = ("labels", "annotations", "ownerReferences", "finalizers")
 
 
 class Scope(enum.Enum):
@@ -59,6 +60,8 @@ class Terms:
     renew_deadline_seconds: float = 10.0
     retry_seconds: float = 2.0
     scope: Scope = Scope.BOTH
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What a lease is marked with while it is ours."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Seen:
     transitions: int
     acquired: str
     first_seen: float
+    kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What others have put on it, to be written back: labels, annotations, owners, finalizers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +132,7 @@ def look(before: Seen | None, lease: Mapping[str, Any], now: float, terms: Terms
         transitions=int(spec.get("leaseTransitions") or 0),
         acquired=str(spec.get("acquireTime") or ""),
         first_seen=before.first_seen if same and before is not None else now,
+        kept={field: lease["metadata"][field] for field in _KEPT if lease["metadata"].get(field)},
     )
 
 

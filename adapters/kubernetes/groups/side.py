@@ -11,7 +11,7 @@ from adapters.kubernetes.groups.contents import GroupContents
 from adapters.kubernetes.groups.means import ClusterMeans
 from adapters.kubernetes.groups.requests import VolumeGroupSnapshots
 from adapters.kubernetes.groups.world import GroupWorld
-from adapters.kubernetes.names import INTENT
+from adapters.kubernetes.names import INTENT, Naming
 from adapters.kubernetes.world import World
 from bridge.model.failure import ElsewhereError, NotSyncedError
 from bridge.ports.group import GroupSide
@@ -22,8 +22,8 @@ Object = dict[str, Any]
 class Groups:
     """The group snapshots of one cluster."""
 
-    def __init__(self, world: World, means: ClusterMeans) -> None:
-        self.world = GroupWorld(world)
+    def __init__(self, world: World, means: ClusterMeans, naming: Naming | None = None) -> None:
+        self.world = GroupWorld(world, naming)
         means.writer.also(self.world.caches)
         self._ownership = means.ownership
         self.requests = VolumeGroupSnapshots(self.world, means)

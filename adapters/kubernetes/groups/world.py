@@ -28,6 +28,7 @@ from adapters.kubernetes.groups.facts import (
     static_content,
 )
 from adapters.kubernetes.groups.optional import OptionalKinds
+from adapters.kubernetes.names import Naming
 from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.world import World, malformed
 
@@ -40,11 +41,12 @@ STATIC = "content:"
 class GroupWorld(OptionalKinds):
     """Everything the cluster told us of groups. All look-ups return copies."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, naming: Naming | None = None) -> None:
+        """`naming`: how groups are called on the backend; None for the usual way."""
         super().__init__()
         self.world = world
         self._leaving: set[str] = set()
-        self.naming = dataclasses.replace(names.NAMING, extra_metadata=world.naming.extra_metadata)
+        self.naming = naming or dataclasses.replace(names.NAMING, extra_metadata=world.naming.extra_metadata)
         self.groups = Cache(
             trim.group,
             {"open": _open, "by-content": _by_content, "deleting": _deleting,

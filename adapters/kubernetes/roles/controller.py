@@ -10,7 +10,7 @@ from adapters.kubernetes.decide.election import Scope
 from adapters.kubernetes.flags import Flag, Given, Kind
 from adapters.kubernetes.metrics import UpstreamMetrics
 from adapters.kubernetes.operations import Operations
-from adapters.kubernetes.reflector import Pace
+from adapters.kubernetes.reflector import patient
 from adapters.kubernetes.roles import gates
 from adapters.kubernetes.roles import upstream_flags as upstream
 from bridge.ports.loop import Loop, Turn
@@ -23,14 +23,8 @@ FLAGS = (
     *upstream.HTTP,
     *upstream.LOGGING,
     *upstream.VERSION,
+    *upstream.CONTENTS,
     *gates.FLAGS,
-    Flag("retry-crd-interval-max", Kind.DURATION, 30.0, "Longest pause between looks for a kind that is missing"),
-    Flag(
-        "prevent-volume-mode-conversion",
-        Kind.TRUTH,
-        True,
-        "Note the source's volume mode in new contents, so that a restore cannot change it by accident",
-    ),
     Flag(
         "enable-distributed-snapshotting",
         Kind.TRUTH,
@@ -48,7 +42,7 @@ def plan(given: Given) -> RolePlan:
         source_mode=given.truth("prevent-volume-mode-conversion"),
         distributed=given.truth("enable-distributed-snapshotting"),
     )
-    pace = Pace(most=max(given.number("retry-crd-interval-max"), Pace().first))
+    pace = patient(given.number("retry-crd-interval-max"))
     workers, retry = given.whole("worker-threads"), upstream.Doubling(given)
 
     async def start(lent: RoleSurroundings) -> Role:

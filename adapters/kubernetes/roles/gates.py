@@ -14,6 +14,9 @@ RELEASE = "ReleaseLeaderElectionOnExit"
 DEFAULTS: Mapping[str, bool] = {GROUPS: True, RELEASE: False}
 """Ours gives its lease back at the exit whatever the second says: who takes over need not wait."""
 
+TAKEN = ("AllAlpha", "AllBeta")
+"""Every program of upstream knows these. They turn on nothing here."""
+
 FLAGS = (
     Flag(
         "feature-gates",
@@ -38,11 +41,12 @@ def parse(words: Iterable[str], defaults: Mapping[str, bool]) -> Mapping[str, bo
     found = dict(defaults)
     for word in words:
         name, _, text = word.strip().partition("=")
-        if name not in defaults:
+        if name not in defaults and name not in TAKEN:
             near = difflib.get_close_matches(name, defaults, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Known gates: {', '.join(defaults)}"
             raise InvalidError(f"there is no gate {name!r}", field="--feature-gates", hint=hint)
         if text.lower() not in ("true", "false"):
             raise InvalidError(f"{word!r} is no valid gate", field="--feature-gates", hint=f"Write {name}=true")
-        found[name] = text.lower() == "true"
+        if name in defaults:
+            found[name] = text.lower() == "true"
     return found

@@ -22,6 +22,7 @@ FLAGS = (
     *upstream.CLIENT,
     *(flag for flag in upstream.WORK if flag.name.startswith("retry-interval")),
     *upstream.LEADER,
+    *upstream.SIDECAR,
     *upstream.HTTP,
     *upstream.LOGGING,
     *upstream.VERSION,
@@ -45,8 +46,6 @@ FLAGS = (
         Flag(name, kind, default, "", hidden=True)
         for name, kind, default in (
             ("master", Kind.TEXT, ""),
-            ("leader-election-labels", Kind.TEXT, ""),
-            ("metrics-address", Kind.TEXT, ""),
             ("enable-pprof", Kind.TRUTH, False),
             ("capacity-threads", Kind.WHOLE, 1),
             ("capacity-poll-interval", Kind.DURATION, 60.0),
@@ -64,7 +63,7 @@ _GATES = {
     "CrossNamespaceVolumeDataSource": False,
     "VolumeAttributesClass": True,
     "Topology": True,
-    **dict.fromkeys(("ReleaseLeaderElectionOnExit", "ContextualLogging", "LoggingAlphaOptions", "AllAlpha"), False),
+    **dict.fromkeys(("ReleaseLeaderElectionOnExit", "ContextualLogging", "LoggingAlphaOptions"), False),
 }
 """The last ones change nothing here."""
 
@@ -84,7 +83,7 @@ def plan(given: Given) -> RolePlan:
         raise InvalidError(f"{length} is no length", field="--volume-name-uuid-length", hint="Give -1, or 1 to 32")
     if not given.text("volume-name-prefix"):
         raise InvalidError("it may not be empty", field="--volume-name-prefix", hint="Give a prefix such as pvc")
-    address = given.text("http-endpoint") or given.text("metrics-address")
+    address = upstream.http_address(given)
     path = given.text("csi-address").removeprefix("unix://")
 
     async def start(lent: RoleSurroundings) -> Role:

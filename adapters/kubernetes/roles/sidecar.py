@@ -31,15 +31,15 @@ FLAGS = (
     *upstream.CLIENT,
     *upstream.WORK,
     *upstream.LEADER,
+    *upstream.SIDECAR,
     *upstream.HTTP,
     *upstream.LOGGING,
     *upstream.VERSION,
     *upstream.NAMING,
+    *upstream.GROUP_NAMING,
     *gates.FLAGS,
     Flag("csi-address", Kind.TEXT, "/run/csi/socket", "The CSI socket of the driver"),
     Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
-    Flag("groupsnapshot-name-prefix", Kind.TEXT, "groupsnapshot", "What the names of group snapshots begin with"),
-    Flag("groupsnapshot-name-uuid-length", Kind.WHOLE, -1, "As snapshot-name-uuid-length, of group snapshots"),
     Flag("node-deployment", Kind.TRUTH, False, "Serve only the contents of the node $NODE_NAME"),
 )
 
@@ -81,7 +81,7 @@ def plan(given: Given) -> RolePlan:
     return RolePlan(
         name="sidecar",
         start=start,
-        http_address=given.text("http-endpoint"),
+        http_address=upstream.http_address(given),
         metrics_path=given.text("metrics-path"),
         call_timeout_seconds=given.number("timeout"),
         retry_first_seconds=given.number("retry-interval-start"),
@@ -92,9 +92,7 @@ def plan(given: Given) -> RolePlan:
 
 def _ways(given: Given, naming: Naming) -> Ways:
     """What the flags say of names, gates and nodes. InvalidError names a bad one."""
-    prefix, length = upstream.name_parts(given, "groupsnapshot")
-    group_naming = Naming(prefix, length, given.truth("extra-create-metadata"))
-    return Ways(naming, group_naming, gates.read(given)[gates.GROUPS], _node(given))
+    return Ways(naming, upstream.group_naming(given), gates.read(given)[gates.GROUPS], _node(given))
 
 
 def _node(given: Given) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 
 from adapters.kubernetes.flags import Flag, Given, Kind
+from adapters.kubernetes.names import Naming
 from adapters.kubernetes.settings import MOST_PREFIX, MOST_UUID, Settings
 from bridge.model.failure import InvalidError
 
@@ -64,6 +65,11 @@ LEADER = (
     Flag("leader-election-renew-deadline", Kind.DURATION, 10.0, "We stop acting after so long without a renewal"),
     Flag("leader-election-retry-period", Kind.DURATION, 5.0, "How often to renew or to look"),
 )
+SIDECAR = (
+    Flag("leader-election-labels", Kind.TEXTS, (), "KEY:VALUE, labels that the lease gets while it is ours"),
+    Flag("metrics-address", Kind.TEXT, "", "Deprecated: as http-endpoint"),
+)
+"""What upstream's sidecars have in common beside LEADER and HTTP."""
 HTTP = (
     Flag("http-endpoint", Kind.TEXT, "", "HOST:PORT or :PORT for metrics and health; empty for none"),
     Flag("metrics-path", Kind.TEXT, "/metrics", "Path of the metrics"),
@@ -73,6 +79,28 @@ NAMING = (
     Flag("snapshot-name-uuid-length", Kind.WHOLE, -1, "How much of the uid is in a name, without dashes; -1 for all"),
     Flag("extra-create-metadata", Kind.TRUTH, False, "Tell the driver the names of a new snapshot's objects"),
 )
+
+
+GROUP_NAMING = (
+    Flag("groupsnapshot-name-prefix", Kind.TEXT, "groupsnapshot", "What the names of group snapshots begin with"),
+    Flag("groupsnapshot-name-uuid-length", Kind.WHOLE, -1, "As snapshot-name-uuid-length, of group snapshots"),
+)
+CONTENTS = (
+    Flag("retry-crd-interval-max", Kind.DURATION, 30.0, "Longest pause between looks for a kind that is missing"),
+    Flag(
+        "prevent-volume-mode-conversion",
+        Kind.TRUTH,
+        True,
+        "Note the source's volume mode in new contents, so that a restore cannot change it by accident",
+    ),
+)
+"""What upstream's controller has for the making of contents."""
+
+
+def group_naming(given: Given) -> Naming:
+    """The names of group snapshots, from NAMING and GROUP_NAMING. InvalidError names a bad flag."""
+    prefix, length = name_parts(given, "groupsnapshot")
+    return Naming(prefix, length, given.truth("extra-create-metadata"))
 
 
 def naming(given: Given) -> dict[str, object]:
@@ -100,6 +128,29 @@ def name_parts(given: Given, kind: str) -> tuple[str, int]:
     return prefix, length
 
 
+def http_address(given: Given) -> str:
+    """Where the pages are served, from HTTP and SIDECAR. InvalidError when both flags name an address."""
+    endpoint, metrics = given.text("http-endpoint"), given.text("metrics-address")
+    if endpoint and metrics:
+        hint = "Leave out --metrics-address: it is deprecated"
+        raise InvalidError("http-endpoint is given too", field="--metrics-address", hint=hint)
+    return endpoint or metrics
+
+
+def lease_labels(given: Given) -> dict[str, str]:
+    """The labels that SIDECAR asks for. InvalidError for what is no pair."""
+    found = {}
+    for item in given.texts("leader-election-labels"):
+        key, colon, value = item.partition(":")
+        if not key or not colon or ":" in value:
+            field = "--leader-election-labels"
+            raise InvalidError(
+                f"{item!r} is no label", field=field, hint="Write KEY:VALUE, with commas between several"
+            )
+        found[key] = value
+    return found
+
+
 def settings(given: Given, **more: object) -> Settings:
     """The cluster's settings from CLIENT and LEADER. `more` are further fields.
 
@@ -116,6 +167,7 @@ def settings(given: Given, **more: object) -> Settings:
         "lease_seconds": int(given.number("leader-election-lease-duration")),
         "renew_deadline_seconds": given.number("leader-election-renew-deadline"),
         "retry_seconds": given.number("leader-election-retry-period"),
+        "lease_labels": lease_labels(given) if "leader-election-labels" in given.values else {},
         **more,
     }
     try:

@@ -24,12 +24,17 @@ def test_several_in_one_flag_and_in_two() -> None:
     assert read("--feature-gates", first, "--feature-gates", second) == wanted
 
 
+def test_what_every_program_of_upstream_knows_is_taken_and_changes_nothing() -> None:
+    assert read("--feature-gates=AllAlpha=true,AllBeta=false") == read()
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
         ("CSIVolumeGroupSnapshots=true", "Did you mean CSIVolumeGroupSnapshot?"),
         ("Zebra=true", "Known gates: CSIVolumeGroupSnapshot, ReleaseLeaderElectionOnExit"),
         ("CSIVolumeGroupSnapshot", "Write CSIVolumeGroupSnapshot=true"),
+        ("AllAlpha=perhaps", "Write AllAlpha=true"),
         ("CSIVolumeGroupSnapshot=maybe", "Write CSIVolumeGroupSnapshot=true"),
     ],
 )
