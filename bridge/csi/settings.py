@@ -106,6 +106,7 @@ def _given(value: N | None, otherwise: N) -> N:
 
 
 _SNAPSHOT_VERBS = ("CreateSnapshot", "DeleteSnapshot")
+_VOLUME_VERBS = ("CreateVolume", "DeleteVolume")
 _GROUP_VERBS = ("CreateVolumeGroupSnapshot", "DeleteVolumeGroupSnapshot")
 
 
@@ -122,4 +123,5 @@ def view_of(seen: PluginView, settings: RegistrySettings) -> PluginView:
         concurrency=settings.calls.controller_concurrency,
         settle_seconds=max(least, *map(seconds, _SNAPSHOT_VERBS)),
         group_settle_seconds=max(map(seconds, _GROUP_VERBS)),
+        volume_settle_seconds=max(least, *map(seconds, _VOLUME_VERBS)),
     )

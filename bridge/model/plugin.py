@@ -139,6 +139,8 @@ class PluginView:
     """After so long, a snapshot call that nobody answered has ended: its deadline has passed."""
     group_settle_seconds: float = 300.0
     """The same for a group's calls."""
+    volume_settle_seconds: float = 300.0
+    """The same for CreateVolume and DeleteVolume."""
 
     def can(self, capability: Capability) -> bool:
         """Whether the instance announced this capability."""

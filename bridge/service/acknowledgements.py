@@ -20,9 +20,10 @@ from bridge.ports.identity import Caller
 from bridge.ports.ledger import Book
 from bridge.service import operations as ops
 from bridge.service import revert_journal, work
+from bridge.service.admission import Hold
 from bridge.service.lane import Lane
-from bridge.service.new_volumes import NewVolumes, ask_fence
-from bridge.service.saga import Saga
+from bridge.service.new_volumes import CALLED, Asking, NewVolumes, ask_fence
+from bridge.service.saga import Saga, key_of
 
 ACKNOWLEDGED, REVERT, DELETED, FAILURES = "acknowledged", "revert", "deleted", "failures"
 CONTEXT = "context"
@@ -37,8 +38,9 @@ class Acknowledgements:
         self._book = book
         self._operations = operations
         self._tools = tools
-        self._new = NewVolumes(tools.plugins)
+        self._new = NewVolumes(tools)
         self._saga = Saga(ops.ACKNOWLEDGE, self.turn, operations, tools.clock, workers=1)
+        tools.admission.listen(self._saga.wake_key, ops.ACKNOWLEDGE)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -110,7 +112,13 @@ class Acknowledgements:
             await self._put(operation, OperationState.RUNNING, "old volume deregistered")
             operation = await self._operations.get(operation.id)
         secret = SecretRef.parse(swap.secret) if swap.secret else NO_SECRET
-        outcome = await self._new.delete(lane, swap.driver, swap.old_handle, secret)
+        asking = self._asking(operation, swap)
+        outcome = await self._new.delete(lane, swap.driver, swap.old_handle, secret, asking=asking)
+        operation = await self._operations.get(operation.id)
+        if isinstance(outcome, Hold):
+            if outcome.why:
+                await self._put(operation, OperationState.RUNNING, f"waiting: {outcome.why}")
+            return outcome.seconds
         if not isinstance(outcome, Failed):
             result = {DELETED: json.dumps([*deleted, swap.old_handle])}
             await self._put(operation, OperationState.RUNNING, f"{swap.old_handle} deleted", result=result)
@@ -123,6 +131,13 @@ class Acknowledgements:
         result = {**operation.result, FAILURES: str(failures)}
         await self._put(operation, OperationState.RUNNING, "waiting", failure=outcome.failure, result=result)
         return backoff.retry_delay(failures)
+
+    def _asking(self, operation: Operation, swap: Swap) -> Asking:
+        async def note(called: str) -> None:
+            result = {**operation.result, CALLED: called}
+            await self._put(operation, OperationState.RUNNING, f"deleting {swap.old_handle}", result=result)
+
+        return Asking(key_of(operation), operation.result.get(CALLED, ""), note)
 
     async def _demand_unused(self, operation: Operation, lane: Lane, swap: Swap) -> Volume | Failure | None:
         """The kept registration, None when it is gone; a failure when the handle is anybody's."""

@@ -37,6 +37,13 @@ class Passage:
     subjects: tuple[str, ...]
     settle_seconds: float
     """How long it may be under way when nobody answers it."""
+    contended: tuple[str, ...] = ()
+    """Those of them that an ABORTED speaks of; empty: all. A copy out of a volume holds nobody else off it."""
+
+    @property
+    def paused_by(self) -> tuple[str, ...]:
+        """The subjects whose ABORTED this call waits out."""
+        return self.contended or self.subjects
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,10 +71,14 @@ class _Subject:
     """One volume of one driver, while there is something to remember of it."""
 
     route: Route | None = None
-    unsettled_until: float = 0.0
-    """Until then a call over `route`, which nobody answered, may still be under way."""
+    unsettled: dict[Key, float] = dataclasses.field(default_factory=dict)
+    """Whose call over `route` nobody answered, and until when it may still be under way."""
     aborted: int = 0
     paused_until: float = 0.0
+
+    @property
+    def unsettled_until(self) -> float:
+        return max(self.unsettled.values(), default=0.0)
 
 
 def same_way(one: Route, other: Route) -> bool:
@@ -81,11 +92,16 @@ class Admission:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
         self._subjects: dict[tuple[str, str], _Subject] = {}
-        self._wake: Callable[[Key], None] = lambda _key: None
+        self._listeners: dict[str, Callable[[Key], None]] = {}
 
-    def listen(self, wake: Callable[[Key], None]) -> None:
-        """Where keys go that may try again."""
-        self._wake = wake
+    def listen(self, wake: Callable[[Key], None], *kinds: str) -> None:
+        """Where keys of these kinds go that may try again."""
+        for kind in kinds:
+            self._listeners[kind] = wake
+
+    def _wake(self, key: Key) -> None:
+        if (wake := self._listeners.get(key.kind)) is not None:
+            wake(key)
 
     def hold(self, wanted: Passage, now: float) -> Hold | None:
         """What forbids this call now; None when it may go. Who is held for a place is woken when one is free."""
@@ -136,10 +152,12 @@ class Admission:
             if lane.reserved_for == key:
                 lane.reserved_for, lane.reserved_places = None, 0
 
-    def unsettled(self, driver: str, subject: str, route: Route, now: float, seconds: float) -> None:
-        """A call of an earlier process over this route may be under way for so long."""
-        found = self._subjects.setdefault((driver, subject), _Subject())
-        found.route, found.unsettled_until = route, max(found.unsettled_until, now + seconds)
+    def unsettled(self, passage: Passage, route: Route, now: float, seconds: float) -> None:
+        """The same call of an earlier process, over this route, may be under way for so long."""
+        for subject in passage.subjects:
+            found = self._subjects.setdefault((passage.view.driver, subject), _Subject())
+            found.route = route
+            found.unsettled[passage.key] = max(found.unsettled.get(passage.key, 0.0), now + seconds)
 
     def _forbidden(self, lane: _Lane, wanted: Passage, now: float) -> Hold | None:
         """What this very volume forbids."""
@@ -158,7 +176,7 @@ class Admission:
             return None
         if found.route is not None and now < found.unsettled_until and not same_way(found.route, wanted.route):
             return _crossing(wanted, subject, found.route, found.unsettled_until - now)
-        if now < found.paused_until:
+        if subject in wanted.paused_by and now < found.paused_until:
             why = f"the plugin still works on volume {subject!r} for somebody else (ABORTED)"
             return Hold(found.paused_until - now, "ABORTED", why)
         return None
@@ -181,10 +199,13 @@ class Admission:
         if outcome is None or (
             failure is not None and failure.kind is FailureKind.UNSURE and failure.code not in _ANSWERED
         ):
-            found.route, found.unsettled_until = passage.route, began + passage.settle_seconds
-        elif failure is None:
-            found = _Subject()
-        if failure is not None and failure.code == "ABORTED":
+            found.route, found.unsettled[passage.key] = passage.route, began + passage.settle_seconds
+        elif failure is None:  # an answer tells of its own call only, not of another's
+            found.unsettled.pop(passage.key, None)
+        contended = subject in passage.paused_by
+        if failure is None and outcome is not None and contended:
+            found.aborted, found.paused_until = 0, 0.0
+        if failure is not None and failure.code == "ABORTED" and contended:
             found.aborted += 1
             first, most = passage.view.retry_first_seconds, passage.view.retry_most_seconds
             found.paused_until = now + backoff.retry_delay(found.aborted, first, most)

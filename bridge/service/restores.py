@@ -27,10 +27,11 @@ from bridge.model.volume import MadeVolume, Volume, VolumeShape
 from bridge.ports.identity import Caller
 from bridge.service import operations as ops
 from bridge.service import shapes, work
+from bridge.service.admission import Hold
 from bridge.service.catalogue import Catalogue
 from bridge.service.lane import Lane
-from bridge.service.new_volumes import NewVolumes
-from bridge.service.saga import Saga
+from bridge.service.new_volumes import CALLED, Asking, NewVolumes, Wanted, source_of
+from bridge.service.saga import Saga, key_of
 
 log = logging.getLogger(__name__)
 ANYONE = Caller("service")
@@ -53,11 +54,13 @@ class Restores:
         self._catalogue = catalogue
         self._operations = operations
         self._tools = tools
-        self._new = NewVolumes(tools.plugins, tools.made)
+        self._new = NewVolumes(tools)
         self._sagas = {
             verb: Saga(verb, self._turn, operations, tools.clock, workers=workers)
             for verb in (ops.RESTORE, ops.CLONE)
         }
+        for verb, saga in self._sagas.items():
+            tools.admission.listen(saga.wake_key, verb)
 
     def busy(self, key: Key) -> str:
         """A sentence when a restore reads this snapshot now."""
@@ -98,7 +101,12 @@ class Restores:
                 await self._save(operation, seen.journal, f"waiting: {why}")
                 return seconds
             case _:
-                await self._save(operation, await self._perform(operation, lane, seen, step), _words(step))
+                after = await self._perform(operation, lane, seen, step)
+                if isinstance(after, Hold):
+                    if after.why:
+                        await self._save(operation, seen.journal, f"waiting: {after.why}")
+                    return after.seconds
+                await self._save(operation, after, _words(step))
                 return 0.0
 
     async def _observe(self, operation: Operation, lane: Lane) -> decide.Observed:
@@ -128,7 +136,8 @@ class Restores:
 
     async def _perform(
         self, operation: Operation, lane: Lane, seen: decide.Observed, step: decide.Step
-    ) -> decide.Journal:
+    ) -> decide.Journal | Hold:
+        """The journal after the step, or how long its call has to wait."""
         now = self._tools.clock.now
         match step:
             case decide.CreateVolume(content):
@@ -143,8 +152,10 @@ class Restores:
                 return decide.fold_done(seen.journal, step)
             case decide.DeleteVolume(handle):
                 volume, _ = await self._volume(operation, lane, handle)
-                outcome = await self._new.delete(lane, operation.arguments["driver"], handle, volume.secret)
-                return _folded(seen.journal, step, outcome, now())
+                asking = self._asking(operation, seen.journal, "undoing")
+                driver = operation.arguments["driver"]
+                gone = await self._new.delete(lane, driver, handle, volume.secret, asking=asking)
+                return gone if isinstance(gone, Hold) else _folded(seen.journal, step, gone, now())
             case _:
                 raise AssertionError("this step has no effect")
 
@@ -155,22 +166,27 @@ class Restores:
         journal: decide.Journal,
         step: decide.Step,
         content: HandleSource | VolumeSource,
-    ) -> decide.Journal:
+    ) -> decide.Journal | Hold:
         """The journal says "unsure" before the call leaves, so that a crash here forgets nothing."""
         source, _ = await self._volume(operation, lane, "")
-
-        async def note() -> None:
-            await self._save(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
-
+        restores = operation.verb == ops.RESTORE
+        cut_from = await source_of(lane, Key.parse(operation.arguments["key"])) if restores else ""
+        asking = self._asking(operation, dataclasses.replace(journal, unsure=True), "creating the volume")
         outcome = await self._new.create(
             lane,
             source,
-            names.restore_name(operation.id),
-            content,
-            operation=operation.id,
-            note=None if journal.unsure else note,
+            Wanted(names.restore_name(operation.id), content, cut_from),
+            asking=dataclasses.replace(asking, noted=journal.unsure),
         )
-        return _folded(journal, step, outcome, self._tools.clock.now())
+        return outcome if isinstance(outcome, Hold) else _folded(journal, step, outcome, self._tools.clock.now())
+
+    def _asking(self, operation: Operation, journal: decide.Journal, words: str) -> Asking:
+        """`journal` is what must be on record before the call leaves."""
+
+        async def note(called: str) -> None:
+            await self._save(operation, journal, words, called)
+
+        return Asking(key_of(operation), operation.result.get(CALLED, ""), note)
 
     async def _volume(self, operation: Operation, lane: Lane, handle: str) -> tuple[Volume, Volume | None]:
         """The volume to be, and the source's description where it still exists."""
@@ -198,17 +214,18 @@ class Restores:
         )
         return volume, like
 
-    async def _save(self, operation: Operation, journal: decide.Journal, words: str) -> None:
+    async def _save(self, operation: Operation, journal: decide.Journal, words: str, called: str = "") -> None:
         """Write the journal; the in-memory copy follows."""
         fresh = await self._operations.get(operation.id)
         now = self._tools.clock.now()
+        noted = {CALLED: called} if called else {}
         await self._operations.put(
             dataclasses.replace(
                 fresh,
                 updated_at=now,
                 failure=journal.failure,
                 steps=ops.step_added(fresh.steps, words, now),
-                result={**fresh.result, JOURNAL: dump(journal), "handle": journal.handle},
+                result={**fresh.result, **noted, JOURNAL: dump(journal), "handle": journal.handle},
             )
         )
 
@@ -217,7 +234,8 @@ class Restores:
         if failure is not None and failure.leftover:
             detail = {"orphan": failure.leftover, "driver": operation.arguments["driver"], "operation": operation.id}
             await self._operations.audit(operation.target, "orphan", detail)
-        result = {name: value for name, value in operation.result.items() if name != JOURNAL and value}
+        own = (JOURNAL, CALLED)
+        result = {name: value for name, value in operation.result.items() if name not in own and value}
         result["volume"] = operation.arguments["name"]
         await self._operations.put(
             dataclasses.replace(

@@ -27,10 +27,11 @@ from bridge.ports.identity import Caller
 from bridge.ports.workloads import Workloads
 from bridge.service import operations as ops
 from bridge.service import revert_journal, work
+from bridge.service.admission import Hold
 from bridge.service.catalogue import Catalogue
 from bridge.service.lane import Lane
-from bridge.service.new_volumes import NewVolumes, ask_fence
-from bridge.service.saga import Saga
+from bridge.service.new_volumes import CALLED, Asking, NewVolumes, Wanted, ask_fence, source_of
+from bridge.service.saga import Saga, key_of
 
 ANYONE = Caller("service")
 
@@ -52,8 +53,9 @@ class Reverts:
         self._operations = operations
         self._tools = tools
         self._limits = limits
-        self._new = NewVolumes(tools.plugins, tools.made)
+        self._new = NewVolumes(tools)
         self._saga = Saga(ops.REVERT, self.turn, operations, tools.clock, workers=4)
+        tools.admission.listen(self._saga.wake_key, ops.REVERT)
 
     def busy(self, key: Key) -> str:
         """A sentence when a revert reads this snapshot now."""
@@ -96,8 +98,7 @@ class Reverts:
                 await self._save(operation, decide.stick(seen.journal), "the claims do not go")
                 return 0.0
             case _:
-                await self._carry_out(operation, _Ports(lane, lane.workloads), seen.journal, step)
-                return 0.0
+                return await self._carry_out(operation, _Ports(lane, lane.workloads), seen.journal, step)
         return None
 
     # Observing
@@ -133,15 +134,21 @@ class Reverts:
 
     async def _carry_out(
         self, operation: Operation, ports: _Ports, journal: decide.Journal, step: decide.Effect
-    ) -> None:
+    ) -> float:
+        """Take the step; the seconds until the next one."""
         for swap in journal.swaps:
             ask_fence(ports.lane, swap.driver)
         intended = decide.intent(journal, step)
-        if intended != journal:
+        if intended != journal and not isinstance(step, decide.CreateVolume):  # that is noted once it is admitted
             await self._save(operation, intended, _intention(step))
         now = self._tools.clock.now
         try:
-            after = await self._perform(operation, ports, journal, step)
+            performed = await self._perform(operation, ports, journal, step)
+            if isinstance(performed, Hold):
+                if performed.why:
+                    await self._save(operation, journal, f"waiting: {performed.why}")
+                return performed.seconds
+            after = performed
         except ElsewhereError:
             raise
         except UnavailableError as error:
@@ -150,10 +157,11 @@ class Reverts:
             after = decide.fold_failure(journal, step, _failure(error, FailureKind.REFUSED), now(), self._limits)
         done = after.failure is None and after.doomed == journal.doomed
         await self._save(operation, after, _words(step) if done else f"{_intention(step)} failed", _why(after))
+        return 0.0
 
     async def _perform(
         self, operation: Operation, ports: _Ports, journal: decide.Journal, step: decide.Effect
-    ) -> decide.Journal:
+    ) -> decide.Journal | Hold:
         namespace, workload = operation.namespace, journal.workload
         match step:
             case decide.Note():
@@ -162,7 +170,7 @@ class Reverts:
             case decide.CreateVolume(at):
                 return await self._create(operation, ports.lane, journal, step, journal.swaps[at])
             case decide.DeleteVolume(at):
-                return await self._delete(ports.lane, journal, step, journal.swaps[at])
+                return await self._delete(operation, ports.lane, journal, step, journal.swaps[at])
             case decide.Pause(again):
                 assert workload is not None
                 await ports.workloads.pause(namespace, workload, again=again)
@@ -195,24 +203,42 @@ class Reverts:
 
     async def _create(
         self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Effect, swap: Swap
-    ) -> decide.Journal:
+    ) -> decide.Journal | Hold:
         here = await lane.orchestrator.volumes.find(operation.namespace, swap.volume)
         view = await self._catalogue.find(ANYONE, swap.snapshot, whole=True)
         capacity = max(view.status.size_bytes or 0, here.capacity_bytes or 0)
         shape = dataclasses.replace(here, capacity_bytes=capacity, context={}, users=())
         name = names.restore_name(f"{operation.id}-{journal.swaps.index(swap)}")
-        content = HandleSource(view.status.handle)
-        outcome = await self._new.create(lane, shape, name, content, operation=operation.id, note=None)
+        cut_from = await source_of(self._lanes[view.key.cluster], view.key)
+        outcome = await self._new.create(
+            lane,
+            shape,
+            Wanted(name, HandleSource(view.status.handle), cut_from),
+            asking=dataclasses.replace(self._asking(operation, journal, step), noted=swap.unsure),
+        )
+        if isinstance(outcome, Hold):
+            return outcome
         if isinstance(outcome, Failed):
             return decide.fold_failure(journal, step, outcome.failure, self._tools.clock.now(), self._limits)
         return decide.fold_done(journal, step, outcome.value.handle, outcome.value.context)
 
-    async def _delete(self, lane: Lane, journal: decide.Journal, step: decide.Effect, swap: Swap) -> decide.Journal:
+    async def _delete(
+        self, operation: Operation, lane: Lane, journal: decide.Journal, step: decide.Effect, swap: Swap
+    ) -> decide.Journal | Hold:
         secret = SecretRef.parse(swap.secret) if swap.secret else NO_SECRET
-        outcome = await self._new.delete(lane, swap.driver, swap.new_handle, secret)
+        asking = self._asking(operation, journal, step)
+        outcome = await self._new.delete(lane, swap.driver, swap.new_handle, secret, asking=asking)
+        if isinstance(outcome, Hold):
+            return outcome
         if isinstance(outcome, Failed):
             return decide.fold_failure(journal, step, outcome.failure, self._tools.clock.now(), self._limits)
         return decide.fold_done(journal, step)
+
+    def _asking(self, operation: Operation, journal: decide.Journal, step: decide.Effect) -> Asking:
+        async def note(called: str) -> None:
+            await self._save(operation, decide.intent(journal, step), _intention(step), called=called)
+
+        return Asking(key_of(operation), operation.result.get(CALLED, ""), note)
 
     async def _register(
         self,
@@ -235,11 +261,14 @@ class Reverts:
 
     # The row
 
-    async def _save(self, operation: Operation, journal: decide.Journal, words: str, note: str = "") -> None:
+    async def _save(
+        self, operation: Operation, journal: decide.Journal, words: str, note: str = "", *, called: str = ""
+    ) -> None:
         fresh = await self._operations.get(operation.id)
         now = self._tools.clock.now()
         steps = ops.step_added(fresh.steps, words, now, note)
-        result = {**fresh.result, revert_journal.JOURNAL: revert_journal.dump(journal)}
+        noted = {CALLED: called} if called else {}
+        result = {**fresh.result, **noted, revert_journal.JOURNAL: revert_journal.dump(journal)}
         if steps == fresh.steps and result == dict(fresh.result):
             return
         failure = journal.failure or journal.doomed

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from bridge.decide import backoff
 from bridge.model.failure import BridgeError, ElsewhereError
 from bridge.model.group import GroupRequest, GroupStatus
-from bridge.model.keys import GROUP, Key
+from bridge.model.keys import GROUP, SNAPSHOT, Key
 from bridge.model.snapshot import SnapshotRequest, SnapshotState, SnapshotStatus
 from bridge.service import groups, work
 from bridge.service.lane import Lane
@@ -40,7 +40,7 @@ class Runner:
         self._lanes = lanes
         self._tools = tools
         self._told = told
-        tools.admission.listen(self.queue.add)
+        tools.admission.listen(self.queue.add, SNAPSHOT, GROUP)
         self._resync_seconds = resync_seconds
         self._waiting: dict[str, set[Key]] = {}
 

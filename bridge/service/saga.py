@@ -20,6 +20,11 @@ Turn = Callable[[str], Awaitable[float | None]]
 """One step of the operation with this id; the seconds until the next, or None when it has ended."""
 
 
+def key_of(operation: Operation) -> Key:
+    """The operation's key in its saga's queue, and of the plugin calls that it makes."""
+    return Key(operation.cluster, operation.verb, operation.id)
+
+
 class Saga:
     """Runs the operations of one verb."""
 
@@ -32,7 +37,11 @@ class Saga:
 
     def wake(self, operation: Operation) -> None:
         """Have the operation looked at soon."""
-        self._queue.add(Key(operation.cluster, self._verb, operation.id))
+        self.wake_key(key_of(operation))
+
+    def wake_key(self, key: Key) -> None:
+        """The same, by what `key_of` gave: for who has told it to wait."""
+        self._queue.add(key)
 
     async def run(self) -> None:
         """Work until cancelled; what was running at the last stop is resumed."""

@@ -239,20 +239,19 @@ async def prepare(
         return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
     view = tools.plugins.view(seen.plugin.driver)
     passage = Passage(seen.request.key, view, plugin.route, (_subject(seen),), view.settle_seconds)
-    _remind(step, seen, tools, passage)
+    note = step.note if isinstance(step, act.Create) else None
+    if note is not None and note.route is not None and note.writer != tools.writer:
+        remind(tools, passage, note.route)
     held = tools.admission.hold(passage, tools.clock.now()) if alone else None
     return held if held is not None else Ready(plugin, values, passage)
 
 
-def _remind(step: Call, seen: snapshot.Observed, tools: Tools, passage: Passage) -> None:
-    """A create that an earlier process made may still be under way: the doorkeeper has to know of it."""
-    note = step.note if isinstance(step, act.Create) else None
-    if note is None or note.route is None or note.writer == tools.writer:
-        return
-    least = THROUGH_ORCHESTRATOR_SECONDS if note.route is Route.ORCHESTRATOR else 0.0
+def remind(tools: Tools, passage: Passage, route: Route) -> None:
+    """The same call of an earlier process may still be under way by this route: the doorkeeper has to know of it."""
+    least = THROUGH_ORCHESTRATOR_SECONDS if route is Route.ORCHESTRATOR else 0.0
     left = tools.started_at + max(passage.settle_seconds, least) - tools.clock.now()
     if left > 0:
-        tools.admission.unsettled(seen.plugin.driver, _subject(seen), note.route, tools.clock.now(), left)
+        tools.admission.unsettled(passage, route, tools.clock.now(), left)
 
 
 def _takes_another_route(step: act.Create, ready: Ready) -> bool:

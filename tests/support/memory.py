@@ -7,6 +7,7 @@ reply, a refusal. Every rule that the core must keep is checked here at the mome
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -169,6 +170,14 @@ class MemoryPlugin:
         self.not_ready = not_ready
         self.known = True
         self.healthy = True
+        self.way = Route.SOCKET
+        """How it is reached now."""
+        self.concurrency = 32
+        self.gates: dict[str, asyncio.Event] = {}
+        """Calls whose description begins so wait for the event, within the call."""
+        self.inside: list[str] = []
+        """The calls under way."""
+        self.most_inside = 0
         self.capabilities = {Capability.CREATE_DELETE_SNAPSHOT, Capability.CREATE_DELETE_VOLUME}
         self.stored: dict[str, Stored] = {}
         self.by_hand: dict[str, Stored] = {}
@@ -193,14 +202,15 @@ class MemoryPlugin:
 
     @property
     def route(self) -> Route:
-        return Route.SOCKET
+        return self.way
 
     def view(self, driver: str) -> PluginView:
         if driver != self.driver:
             return PluginView(driver)
         return PluginView(
-            driver, self.known, self.healthy, frozenset(self.capabilities), "asleep", route=Route.SOCKET
-        )
+            driver, self.known, self.healthy, frozenset(self.capabilities), "asleep", route=self.way,
+            concurrency=self.concurrency,
+        )  # fmt: skip
 
     def controller(self, driver: str) -> MemoryPlugin | None:
         return self if driver == self.driver and self.known and self.healthy else None
@@ -225,6 +235,20 @@ class MemoryPlugin:
             self.broken.append(breach)
         return self.script.next(what)
 
+    @contextlib.asynccontextmanager
+    async def _under_way(self, what: str) -> AsyncIterator[None]:
+        """The call counts, and waits at its gate, in this block."""
+        self.inside.append(f"{what} by {self.way.value}")
+        mine = self.inside[-1]
+        self.most_inside = max(self.most_inside, len(self.inside))
+        try:
+            for beginning, gate in list(self.gates.items()):
+                if what.startswith(beginning):
+                    await gate.wait()
+            yield
+        finally:
+            self.inside.remove(mine)
+
     def under(self, fence: Callable[[], str]) -> MemoryPlugin:
         """Nothing is waited for here, so the fence that was asked before is as good."""
         return self
@@ -232,6 +256,10 @@ class MemoryPlugin:
     async def create_snapshot(
         self, *, name: str, volume_handle: str, parameters: Mapping[str, str], secrets: Mapping[str, str]
     ) -> Outcome[CutSnapshot]:
+        async with self._under_way(f"create snapshot {name}"):
+            return self._cut(name, volume_handle)
+
+    def _cut(self, name: str, volume_handle: str) -> Outcome[CutSnapshot]:
         fault = self._before("create")
         early = _early(fault)
         if early is not None:
@@ -349,6 +377,10 @@ class MemoryPlugin:
         return Failed(Failure(FailureKind.REFUSED, "NOT_FOUND", "no such group"))
 
     async def create_volume(self, *, new: NewVolume, secrets: Mapping[str, str]) -> Outcome[MadeVolume]:
+        async with self._under_way(f"create volume {new.name}"):
+            return self._made(new)
+
+    def _made(self, new: NewVolume) -> Outcome[MadeVolume]:
         fault = self._before("create volume")
         self.asked.append(new)
         early = _early(fault)
@@ -358,6 +390,10 @@ class MemoryPlugin:
         return _late(fault) or Done(MadeVolume(handle, new.required_bytes, {}, new.content))
 
     async def delete_volume(self, *, handle: str, secrets: Mapping[str, str]) -> Outcome[None]:
+        async with self._under_way(f"delete volume {handle}"):
+            return self._gone(handle)
+
+    def _gone(self, handle: str) -> Outcome[None]:
         fault = self._before("delete volume")
         early = _early(fault)
         if early is not None:

@@ -17,7 +17,7 @@ from bridge.model.failure import ConflictError, NotFoundError, UnavailableError
 from bridge.model.keys import snapshot_key
 from bridge.model.operation import Operation, OperationState
 from bridge.model.revert import Swap, Workload, WorkloadState
-from bridge.model.snapshot import SnapshotState, SnapshotStatus
+from bridge.model.snapshot import DeletionPolicy, SnapshotState, SnapshotStatus
 from bridge.model.view import SnapshotView
 from bridge.model.volume import Volume
 from bridge.service import lane, revert_journal, work
@@ -235,12 +235,15 @@ class World:
             self.site.tick()
 
     async def _shell(self) -> Reverts:
+        return await self.shell(work.Tools(plugins=self.plugin, clock=self.clock, writer="w"))
+
+    async def shell(self, tools: work.Tools) -> Reverts:
+        """A process of the service, which knows the book only."""
         operations = Operations(cast(Any, self.book), self.clock)
         await operations.load()
         one = lane.Lane(
-            cast(Any, _Cluster(self.site)), cast(Any, None), cast(Any, None), memory.NoSecrets(), workloads=self.site
+            cast(Any, _Cluster(self.site)), cast(Any, None), no_records(), memory.NoSecrets(), workloads=self.site
         )
-        tools = work.Tools(plugins=self.plugin, clock=self.clock, writer="w")
         return Reverts({"c": one}, cast(Any, self), operations, tools, limits=LIMITS)
 
     async def find(self, caller: object, ref: str, *, whole: bool = False) -> SnapshotView:
@@ -278,6 +281,11 @@ class World:
             assert not self.made, "a failed revert left a volume"
             assert not any(kept.values()), "a failed revert left a name"
             assert site.version == "v0"
+
+
+def no_records() -> memory.MemoryLedger:
+    """A ledger without a record of the snapshots."""
+    return memory.MemoryLedger(memory.Script(), lambda _key: DeletionPolicy.DELETE)
 
 
 @dataclasses.dataclass

@@ -28,7 +28,7 @@ from tests.integration.nomad.doubles import MemorySecrets, quick
 from tests.support import memory
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import HostPathDriver
-from tests.support.reverting import LIMITS, MemoryBook
+from tests.support.reverting import LIMITS, MemoryBook, no_records
 
 OPERATION = "0f2c4e6a"
 SCALING = {"Enabled": True, "Min": 1, "Max": 3}
@@ -107,7 +107,7 @@ class Story:
         operations = Operations(cast(Any, self.book), self.clock)
         await operations.load()
         one = lane.Lane(
-            cast(Any, _Cluster(volumes)), cast(Any, None), cast(Any, None), MemorySecrets(),
+            cast(Any, _Cluster(volumes)), cast(Any, None), no_records(), MemorySecrets(),
             workloads=NomadWorkloads(client),
         )  # fmt: skip
         tools = work.Tools(plugins=cast(Any, _Plugins(calls)), clock=self.clock, writer="w")

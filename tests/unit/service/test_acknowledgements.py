@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from bridge.model.failure import NotFoundError
+from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
+from bridge.model.outcome import Done
+from bridge.model.plugin import Route
 from bridge.model.revert import Swap
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.service import lane, revert_journal, work
 from bridge.service.acknowledgements import Acknowledgements
+from bridge.service.admission import Passage
 from bridge.service.operations import REVERT, Operations
 from tests.support import memory
 from tests.support.reverting import MemoryBook
@@ -62,11 +67,13 @@ class World:
         self.here, self.there = Names(KEPT, NEW), Names()
         self.plugin = memory.MemoryPlugin(memory.Script(faults or {}), memory.VirtualClock())
         self.plugin.volumes = {"a": "old", "b": "new"}
+        self.tools = work.Tools(plugins=self.plugin, clock=self.plugin.clock, writer="w")
 
     def acknowledge(self) -> Operation:
-        return asyncio.run(self._acknowledge())
+        return asyncio.run(self.acknowledged())
 
-    async def _acknowledge(self) -> Operation:
+    async def acknowledged(self, meanwhile: contextlib.ExitStack | None = None) -> Operation:
+        """`meanwhile` is closed once the acknowledgement says that it waits."""
         book, clock = Book(), self.plugin.clock
         operations = Operations(cast(Any, book), clock)
         nothing = cast(Any, None)
@@ -74,18 +81,33 @@ class World:
             name: lane.Lane(cast(Any, names), nothing, nothing, memory.NoSecrets())
             for name, names in (("c", self.here), ("other", self.there))
         }
-        tools = work.Tools(plugins=self.plugin, clock=clock, writer="w")
         swap = Swap("data", "d", "old", KEPT.name, "snap", new_handle="new", kept=True)
         row = Operation(
             "r-1", REVERT, "c", "default", "data", OperationState.DONE, 1.0, 1.0,
             result={"swaps": revert_journal.dump_swaps([swap]), "kept": KEPT.name},
         )  # fmt: skip
         revert = await operations.start(row)
-        shell = Acknowledgements(lanes, cast(Any, book), operations, tools)
+        shell = Acknowledgements(lanes, cast(Any, book), operations, self.tools)
         asked = await shell.ask(Caller("admin"), revert, "a-1", delete=True)
-        while await shell.turn(asked.id) is not None:
-            pass
+        while (seconds := await shell.turn(asked.id)) is not None:
+            waits = [step.name for step in book.rows[asked.id].steps if step.name.startswith("waiting: ")]
+            if meanwhile is not None and waits:
+                assert "may still be under way by orchestrator" in waits[0]
+                assert "old" in self.plugin.volumes.values()
+                meanwhile.close()
+                meanwhile = None
+            await clock.sleep(seconds)
         return book.rows[asked.id]
+
+
+def test_a_call_on_the_old_volume_that_left_the_other_way_is_waited_for() -> None:
+    world = World()
+    other = Passage(Key("c", "snapshot", "s"), world.plugin.view("d"), Route.ORCHESTRATOR, ("old",), 120.0)
+    with contextlib.ExitStack() as meanwhile:
+        told = meanwhile.enter_context(world.tools.admission.inside(other, world.plugin.clock.now))
+        told(Done(None))
+        assert asyncio.run(world.acknowledged(meanwhile)).state is OperationState.DONE
+    assert world.plugin.volumes == {"b": "new"}
 
 
 def test_the_old_volume_goes_with_its_name() -> None:

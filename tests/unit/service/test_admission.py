@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.model.failure import Failure, FailureKind
-from bridge.model.keys import Key, snapshot_key
+from bridge.model.keys import GROUP, SNAPSHOT, Key, snapshot_key
 from bridge.model.outcome import Done, Failed
 from bridge.model.plugin import PluginView, Route
 from bridge.service.admission import Admission, Passage
@@ -29,7 +29,7 @@ def call(door: Admission, clock: VirtualClock, one: Passage, outcome: object) ->
 
 def test_no_more_calls_at_once_than_the_plugin_takes_and_the_next_is_woken() -> None:
     door, clock, woken = Admission(), VirtualClock(), list[Key]()
-    door.listen(woken.append)
+    door.listen(woken.append, SNAPSHOT, GROUP)
     first, second, third = passage("1"), passage("2"), passage("3")
     with door.inside(first, clock.now) as told:
         with door.inside(second, clock.now):
@@ -92,7 +92,7 @@ def test_a_refusal_leaves_no_doubt_and_takes_none_away() -> None:
 
 def test_a_call_of_an_earlier_process_counts_too() -> None:
     door, clock = Admission(), VirtualClock()
-    door.unsettled("d", "v", Route.SOCKET, clock.now(), 60.0)
+    door.unsettled(passage("1", "v"), Route.SOCKET, clock.now(), 60.0)
     assert door.hold(passage("1", "v", route=Route.ORCHESTRATOR), clock.now()) is not None
     assert door.hold(passage("1", "v"), clock.now()) is None
 
@@ -115,7 +115,7 @@ def test_aborted_pauses_the_volume_ever_longer_and_no_other_volume() -> None:
 
 def test_places_are_kept_free_for_several_at_once() -> None:
     door, clock, woken = Admission(), VirtualClock(), list[Key]()
-    door.listen(woken.append)
+    door.listen(woken.append, SNAPSHOT, GROUP)
     group = Key("c", "group", "g")
     members = [passage("a"), passage("b")]
     running, single = passage("1"), passage("2")

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.decide import barrier
-from bridge.model.plugin import Route
+from bridge.model.keys import snapshot_key
+from bridge.model.plugin import PluginView, Route
 from bridge.model.snapshot import DeletionPolicy
+from bridge.service.admission import Passage
 from bridge.service.barrier import Decide
 from tests.support.barrier_world import FAULTS, MEMBERS, BarrierWorld, live
 from tests.support.world import Breach
@@ -95,7 +97,8 @@ def test_a_member_that_is_late_fails_a_group_with_a_limit_and_none_without() -> 
 
 def test_a_volume_that_the_other_route_may_still_be_called_for_holds_the_whole_group_back_and_says_so() -> None:
     world = BarrierWorld()
-    world.tools.admission.unsettled("d", "v2", Route.ORCHESTRATOR, world.clock.now(), 60.0)
+    earlier = Passage(snapshot_key("c", "earlier"), PluginView("d"), Route.ORCHESTRATOR, ("v2",), 60.0)
+    world.tools.admission.unsettled(earlier, Route.ORCHESTRATOR, world.clock.now(), 60.0)
     assert not world.settle(rounds=1)
     assert world.book.told[-1].reason == "ROUTE_BUSY"
     assert "'v2'" in world.book.told[-1].message

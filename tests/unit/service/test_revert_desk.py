@@ -29,7 +29,7 @@ from bridge.service.operations import Operations
 from bridge.service.revert_desk import RevertDesk
 from bridge.service.reverts import Reverts
 from tests.support import memory
-from tests.support.reverting import LIMITS, MemoryBook, Site
+from tests.support.reverting import LIMITS, MemoryBook, Site, no_records
 
 ADMIN = Caller("admin")
 READY = SnapshotStatus(SnapshotState.READY, ready=True, handle="handle-1", size_bytes=10)
@@ -51,7 +51,7 @@ class Office:
         self.operations = Operations(cast(Any, self.book), self.clock)
         numbers = itertools.count(1)
         self.lanes = {
-            "c": lane.Lane(cast(Any, self), cast(Any, None), cast(Any, None), memory.NoSecrets(), workloads=self.site)
+            "c": lane.Lane(cast(Any, self), cast(Any, None), no_records(), memory.NoSecrets(), workloads=self.site)
         }
         tools = work.Tools(plugins=self.plugin, clock=self.clock, writer="w")
         self.reverts = Reverts(self.lanes, cast(Any, self), self.operations, tools, limits=LIMITS)
