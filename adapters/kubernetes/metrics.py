@@ -121,6 +121,13 @@ class Queue:
         self.name = name
         self.waiting: dict[str, float] = {}
         """Key -> when it was added."""
+        self.running: dict[str, float] = {}
+        """Key -> when its turn began: what shows at a scrape that one hangs."""
+        meters.of(name).watch(self._seconds_under_way)
+
+    def _seconds_under_way(self) -> list[float]:
+        now = time.perf_counter()
+        return [now - began for began in self.running.values()]
 
     def timed(self, turn: Turn) -> Turn:
         """The same turn, measured."""
@@ -132,6 +139,7 @@ class Queue:
             if added is None:
                 meters.adds.inc()  # It came back by itself, after a delay.
             meters.waited.observe(began - (added if added is not None else began))
+            self.running[key] = began
             try:
                 return await turn(key)
             except ElsewhereError:
@@ -140,6 +148,7 @@ class Queue:
                 meters.retries.inc()
                 raise
             finally:
+                self.running.pop(key, None)
                 meters.worked.observe(instant() - began)
 
         return measured
@@ -192,6 +201,13 @@ class _Series:
         self.retries = meters.retries.labels(name)
         self.waited = meters.waited.labels(name)
         self.worked = meters.worked.labels(name)
+        self._unfinished = meters.unfinished.labels(name)
+        self._longest = meters.longest.labels(name)
+
+    def watch(self, seconds: Callable[[], list[float]]) -> None:
+        """Read at a scrape for how long each turn has been under way."""
+        self._unfinished.set_function(lambda: sum(seconds()))
+        self._longest.set_function(lambda: max(seconds(), default=0.0))
 
 
 class _QueueMeters:
@@ -204,6 +220,12 @@ class _QueueMeters:
         self.retries = prom.Counter("workqueue_retries", "Turns that failed.", label, registry=registry)
         self.waited = self._seconds("workqueue_queue_duration_seconds", "From adding to the turn.", registry)
         self.worked = self._seconds("workqueue_work_duration_seconds", "One turn.", registry)
+        under_way = "Seconds that turns have been under way: in sum."
+        self.unfinished = prom.Gauge("workqueue_unfinished_work_seconds", under_way, label, registry=registry)
+        longest = "workqueue_longest_running_processor_seconds"
+        self.longest = prom.Gauge(
+            longest, "Seconds that the longest turn has been under way.", label, registry=registry
+        )
 
     def of(self, name: str) -> _Series:
         """The series of one queue."""

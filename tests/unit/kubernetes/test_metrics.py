@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import prometheus_client as prom
@@ -156,3 +157,28 @@ async def test_a_queue_is_counted(registry: prom.CollectorRegistry) -> None:
     assert value(registry, "workqueue_retries_total", **name) == 1
     assert value(registry, "workqueue_queue_duration_seconds_count", **name) == 3
     assert value(registry, "workqueue_work_duration_seconds_count", **name) == 3
+
+
+async def test_a_turn_that_hangs_is_seen_while_it_hangs(registry: prom.CollectorRegistry) -> None:
+    name = {"name": "snapshot-controller-content"}
+    queue = metrics.UpstreamMetrics(registry).queue(name["name"])
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def turn(_key: str) -> float | None:
+        begun.set()
+        await go_on.wait()
+        return None
+
+    measured = queue.timed(turn)
+    assert value(registry, "workqueue_longest_running_processor_seconds", **name) == 0.0
+    running = asyncio.create_task(_through(measured("a")))
+    await begun.wait()
+    assert (value(registry, "workqueue_unfinished_work_seconds", **name) or 0.0) > 0.0
+    assert (value(registry, "workqueue_longest_running_processor_seconds", **name) or 0.0) > 0.0
+    go_on.set()
+    await running
+    assert value(registry, "workqueue_unfinished_work_seconds", **name) == 0.0
+
+
+async def _through(turn: Awaitable[float | None]) -> None:
+    await turn
