@@ -131,7 +131,8 @@ def bound_content(snapshot: Object | None, name: str) -> str | Refusal:
     metadata = snapshot["metadata"]
     if metadata.get("deletionTimestamp") and names.RESTORE_FINALIZER not in (metadata.get("finalizers") or ()):
         return _refuse(f"snapshot {name} is being deleted")
-    return path(snapshot, "status", "boundVolumeSnapshotContentName") or _refuse(f"snapshot {name} not bound")
+    found = path(snapshot, "status", "boundVolumeSnapshotContentName")
+    return found if found and isinstance(found, str) else _refuse(f"snapshot {name} not bound")
 
 
 def check_snapshot(
@@ -152,7 +153,7 @@ def check_snapshot(
     if path(snapshot, "status", "readyToUse") is not True:
         return _refuse(f"snapshot {name} is not Ready")
     handle = path(content, "status", "snapshotHandle")
-    if not handle:
+    if not handle or not isinstance(handle, str):
         return _refuse(f"snapshot handle {name} is not available")
     return _small(claim, snapshot) or (_other_mode(claim, content) if guard_mode else None) or HandleSource(handle)
 
@@ -165,7 +166,11 @@ def _small(claim: Object, snapshot: Object) -> Refusal | None:
     requested = path(claim, "spec", "resources", "requests", "storage")
     if requested is None:
         return _refuse(f"error getting capacity for PVC {claim['metadata']['name']} when creating snapshot {name}")
-    wanted, needed = amounts.parse_bytes(requested), amounts.parse_bytes(restore_size)
+    try:
+        needed = amounts.parse_bytes(restore_size)
+    except ValueError as error:
+        return _refuse(f"snapshot {name} is malformed: status.restoreSize: {error}")
+    wanted = amounts.parse_bytes(requested)
     if wanted < needed:
         return _refuse(
             f"requested volume size {wanted} is less than the size {needed} for the source snapshot {name}"

@@ -37,6 +37,9 @@ def plan(given: Given) -> RolePlan | str:
     if mode == PROBE:
         # Old manifests have it as the exec command of a livenessProbe.
         return "the mode kubelet-registration-probe does nothing; use the page /healthz of --http-endpoint"
+    if given.number("timeout") <= 0:
+        hint = "Give a duration above 0, such as 1s"
+        raise InvalidError(f"{given.number('timeout'):g} is too little", field="--timeout", hint=hint)
     options = Options(
         plugins=_plugins(given),
         registry=given.text("plugin-registration-path"),

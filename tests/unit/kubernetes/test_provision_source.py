@@ -140,6 +140,13 @@ ELSEWHERE = "snapshotcontent content-1 for snapshot monday is bound to a differe
         (given.snapshot(status__readyToUse=False), given.content(), "snapshot monday is not Ready"),
         (given.snapshot(status__readyToUse=None), given.content(), "snapshot monday is not Ready"),
         (given.snapshot(), given.content(status=None), "snapshot handle monday is not available"),
+        (given.snapshot(), given.content(status__snapshotHandle=7), "snapshot handle monday is not available"),
+        (given.snapshot(), given.content(spec__volumeSnapshotRef="me"), ELSEWHERE),
+        (
+            given.snapshot(status__restoreSize="lots"),
+            given.content(),
+            "snapshot monday is malformed: status.restoreSize: 'lots' is no amount of storage",
+        ),
         (
             given.snapshot(status__restoreSize="2Gi"),
             given.content(),

@@ -40,6 +40,7 @@ def test_the_old_probe_succeeds_and_does_nothing() -> None:
     [
         ([], "--kubelet-registration-path", "needed"),
         ([PATH, "--mode=other"], "--mode", "no mode"),
+        ([PATH, "--timeout=0"], "--timeout", "Give a duration above 0"),
         ([PATH, "--health-port=1", "--http-endpoint=:2"], "--health-port", "Leave out --health-port"),
         ([PATH, "--csi-address=/a", "--csi-address=/b"], "--kubelet-registration-path", "2 of --csi-address and 1"),
         ([PATH, PATH, "--csi-address=/a,/a"], "--csi-address", "named twice"),
