@@ -36,6 +36,7 @@ class _Stored:
     version: str
     text: bytes
     marks: tuple[tuple[str, str], ...]
+    seal: int | None = None
 
 
 def newer(version: str, than: str) -> bool:
@@ -54,13 +55,15 @@ class Cache:
         indexers: Mapping[str, Indexer] | None = None,
         *,
         keep: Callable[[Object], bool] | None = None,
+        seal: Callable[[Object], int | None] | None = None,
         shared: bool = False,
     ) -> None:
-        """`keep` says which objects are wanted; None for all."""
+        """`keep` says which objects are wanted; None for all. `seal`: a number to know about each one unread."""
         self._trim = trim
         self._shared = shared
         self._hot: collections.OrderedDict[tuple[str, str], Object] = collections.OrderedDict()
         self._keep = keep
+        self._seal = seal or _unsealed
         self._indexers = dict(indexers or {})
         self._stored: dict[tuple[str, str], _Stored] = {}
         self._by_uid: dict[str, tuple[str, str]] = {}
@@ -129,6 +132,11 @@ class Cache:
             if stored is not None:
                 yield _read(stored)
 
+    def seals(self) -> Iterator[tuple[str, int | None]]:
+        """The uid and the seal of each object, none of which is read for it. Nothing may be folded meanwhile."""
+        for stored in self._stored.values():
+            yield stored.uid, stored.seal
+
     def fold(self, item: Object, *, own: bool = False) -> bool:
         """Take in an object as the server gave it, unless what we know is as new. Returns whether it was news.
 
@@ -153,8 +161,10 @@ class Cache:
             known = None
         before = self._look(place, known) if known is not None and self._listeners else None
         trimmed = self._trim(item)
-        self._put(place, _Stored(uid, version, _text(trimmed), self._marks(trimmed)))
-        self._keep_hot(place, trimmed)
+        self._put(place, _Stored(uid, version, _text(trimmed), self._marks(trimmed), self._seal(trimmed)))
+        self._hot.pop(place, None)
+        if self.synced:  # Of a long first list hardly anything is asked for.
+            self._keep_hot(place, trimmed)
         self.telling_own = own
         try:
             self._tell(before, trimmed)
@@ -231,7 +241,6 @@ class Cache:
     def _keep_hot(self, place: tuple[str, str], item: Object) -> None:
         if self._shared:
             self._hot[place] = item
-            self._hot.move_to_end(place)
             if len(self._hot) > HOT:
                 self._hot.popitem(last=False)
 
@@ -250,6 +259,10 @@ class Cache:
     def _tell(self, before: Object | None, after: Object | None) -> None:
         for listener in self._listeners:
             listener(before, after)
+
+
+def _unsealed(_item: Object) -> int | None:
+    return None
 
 
 def _text(item: Object) -> bytes:

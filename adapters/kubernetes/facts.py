@@ -96,8 +96,24 @@ def is_bound(content: Object | None, snapshot: Object) -> bool:
     return bool(path(content, "spec", "source", field))
 
 
-def is_settled(snapshot: Object, content: Object | None) -> bool:
-    """Whether nothing is left to do: ready, not being deleted, its content there and ready."""
-    if not is_ready(snapshot) or is_deleting(snapshot) or content is None or is_deleting(content):
-        return False
-    return is_bound(content, snapshot) and path(content, "status", "readyToUse") is True
+def snapshot_seal(snapshot: Object, content_name: str) -> int | None:
+    """A number that says which content settles it: nothing is left to do when a content has the same one.
+
+    None when something is left in any case: it is not ready, or it is being deleted.
+    """
+    if not is_ready(snapshot) or is_deleting(snapshot):
+        return None
+    metadata = snapshot["metadata"]
+    field = "snapshotHandle" if static_content(snapshot) else "volumeHandle"
+    return hash((content_name, metadata["uid"], metadata["namespace"], metadata["name"], field))
+
+
+def content_seal(content: Object) -> int | None:
+    """The same number of a content that is bound (`is_bound`), ready and to stay; else None."""
+    uid = snapshot_of_reference(content)
+    if not uid or is_deleting(content) or path(content, "status", "readyToUse") is not True:
+        return None
+    reference, source = path(content, "spec", "volumeSnapshotRef"), path(content, "spec", "source")
+    field = next((field for field in ("volumeHandle", "snapshotHandle") if path(source, field)), "")
+    bound = (content["metadata"]["name"], uid, reference.get("namespace"), reference.get("name"), field)
+    return hash(tuple(map(str, bound)))

@@ -13,11 +13,12 @@ from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import (
     Facts,
+    content_seal,
     is_deleting,
     is_ready,
-    is_settled,
     path,
     snapshot_of_reference,
+    snapshot_seal,
     static_content,
 )
 from adapters.kubernetes.problem import MalformedError
@@ -43,11 +44,13 @@ class World:
             {"open-by-claim": _open_by_claim, "open-by-class": _open_by_class, "open-by-content": _open_by_content,
              "holding-claim": _holding_claim, "by-group": member.group_uids,
              "malformed": malformed(wellformed.snapshot)},
+            seal=lambda snapshot: snapshot_seal(snapshot, self.content_name(snapshot)),
             shared=True,
         )  # fmt: skip
         self.contents = Cache(
             self.trim_content,
             {"by-snapshot": _by_snapshot, "by-cut": _by_cut, "malformed": malformed(wellformed.content)},
+            seal=content_seal,
             shared=True,
         )
         self.classes = Cache(
@@ -221,11 +224,13 @@ class World:
             for claim in self.claims.all()
             if names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
         }
-        for snapshot in self.snapshots.all():
-            if _claim_key(snapshot) in held or not is_settled(snapshot, self.content_of(snapshot)):
-                yield snapshot["metadata"]["uid"]
-        for content in self.contents.all():
-            if content["metadata"].get("deletionTimestamp") or is_unread(content):
+        settled = {seal for _, seal in self.contents.seals() if seal is not None}
+        for uid, seal in list(self.snapshots.seals()):
+            if seal not in settled or (held and _claim_key(self.snapshots.by_uid(uid) or {}) in held):
+                yield uid
+        for uid, seal in list(self.contents.seals()):
+            content = self.contents.by_uid(uid) if seal is None else None
+            if content is not None and (is_deleting(content) or is_unread(content)):
                 yield content_uid(content)
 
     def listen(self, wake: Callable[[str], None]) -> None:

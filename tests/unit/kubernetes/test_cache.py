@@ -194,6 +194,7 @@ def test_a_shared_cache_reads_an_object_once_per_version_and_notices_a_hand_on_i
 
 def test_a_shared_cache_keeps_few_objects_read() -> None:
     cache = Cache(trim.whole, shared=True)
+    cache.replace({}, "0")
     for number in range(HOT + 5):
         cache.fold(o.snapshot(metadata__name=f"s{number}", metadata__uid=f"u{number}", metadata__resourceVersion="5"))
     assert len(cache._hot) == HOT
