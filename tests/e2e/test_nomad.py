@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.nomad.conftest import place_of, real_agent
-from tests.contract.nomad.world import World, consumer_job
+from tests.contract.nomad.world import World, consumer_job, eventually
 from tests.e2e.test_standalone import checksum
 from tests.support import serve
 
@@ -55,6 +55,12 @@ async def until_rows(
             return found
         await asyncio.sleep(0.1)
     raise AssertionError(f"not {count} {noun} with {more}: {await rows(service, noun)}")
+
+
+async def runs(world: World, allocation: str, task: str) -> bool:
+    """Whether the task has started and not ended. A task that is stopped while it is set up takes its time."""
+    states = (await world.client.get(f"/v1/allocation/{allocation}")).data["TaskStates"] or {}
+    return bool(states.get(task, {}).get("State") == "running")
 
 
 async def snapshots_left(world: World) -> list[str]:
@@ -120,7 +126,9 @@ async def test_a_prestart_task_asks_with_its_own_identity(place_of: World) -> No
         row = consumer_job(job, own)  # a real agent claims a volume only for a task whose driver can mount it
         row["TaskGroups"][0]["Tasks"].insert(0, _hook(service.url, own, other))
         await place_of.run_job(row)
-        await place_of.allocation(job, "running")
+        allocation = await place_of.allocation(job, "running")
+        # Running it is with its first task; the main one starts when both of the hook's questions were answered.
+        await eventually(lambda: runs(place_of, allocation["ID"], "main"), "the main task runs", 60)
         (made,) = await until_rows(service, "snapshot", 1, volume=own, ready=True)
         assert made["labels"]["job"] == job
         assert await rows(service, "snapshot", volume=other) == []

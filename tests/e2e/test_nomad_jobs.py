@@ -11,7 +11,7 @@ from typing import Any
 from adapters.nomad.errors import AnswerError
 from tests.contract.nomad.conftest import place_of, real_agent
 from tests.contract.nomad.world import World, consumer_job, eventually
-from tests.e2e.test_nomad import rows, serving, snapshots_left, until_rows
+from tests.e2e.test_nomad import rows, runs, serving, snapshots_left, until_rows
 
 __all__ = ["place_of", "real_agent"]
 
@@ -19,17 +19,17 @@ META = {"snapbridge_volumes": "*", "snapbridge_on_stop": "true", "snapbridge_tog
 
 
 def stubborn_job(job: str, volumes: list[str]) -> dict[str, Any]:
-    """A job that claims the volumes and takes seconds to stop."""
+    """A job that claims the volumes and stops when it may: when its shared folder has a file `go`."""
     row = consumer_job(job, volumes[0], Meta=META)
     group = row["TaskGroups"][0]
     block = group["Volumes"].pop("data")
     group["Volumes"] = {f"d{n}": {**block, "Source": volume} for n, volume in enumerate(volumes)}
     task = group["Tasks"][0]
     task["VolumeMounts"] = [{"Volume": f"d{n}", "Destination": f"/data{n}"} for n in range(len(volumes))]
-    task["KillTimeout"] = 20_000_000_000
-    task["Config"] = {
-        "command": "/bin/sh", "args": ["-c", "trap 'sleep 6; exit 0' INT TERM; while true; do sleep 0.2; done"],
-    }  # fmt: skip
+    task["KillTimeout"] = 30_000_000_000  # a real agent allows no longer one
+    waits = 'while [ ! -e "$NOMAD_ALLOC_DIR/go" ]; do sleep 0.2; done; exit 0'
+    script = f"trap '{waits}' INT TERM; while true; do sleep 0.2; done"
+    task["Config"] = {"command": "/bin/sh", "args": ["-c", script]}
     return row
 
 
@@ -45,7 +45,8 @@ async def test_a_kill_while_the_final_snapshots_wait_loses_and_doubles_nothing(p
     for volume in volumes:
         await place_of.volume(volume)
     await place_of.run_job(stubborn_job(job, volumes))
-    await place_of.allocation(job, seconds=120)
+    allocation = await place_of.allocation(job, seconds=120)
+    await eventually(lambda: runs(place_of, allocation["ID"], "main"), "its task runs", 60)
     left = await snapshots_left(place_of)
     async with serving(place_of) as service:
         await until_rows(service, "plugin", 1, role="controller", healthy=True)
@@ -58,6 +59,8 @@ async def test_a_kill_while_the_final_snapshots_wait_loses_and_doubles_nothing(p
         assert await snapshots_left(place_of) == left
         await asyncio.to_thread(service.kill)
         await asyncio.to_thread(service.start)
+        go = place_of.alloc_dir / allocation["ID"] / "alloc" / "go"
+        await asyncio.to_thread(go.touch)
 
         async def all_ready() -> bool:
             found = [row for row in await rows(service, "snapshot") if row["volume"] in volumes]

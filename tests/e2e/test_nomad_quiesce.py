@@ -124,8 +124,15 @@ async def test_a_freeze_that_fails_fails_the_snapshot_and_cuts_nothing(place_of:
             return await one.is_thawed() and not await one.switches()
 
         await eventually(settled, "thawed", 30)
+
+        async def failing() -> bool:
+            """Between two tries; there is no handle at any time."""
+            (made,) = await rows(service, "snapshot", volume=one.volume)
+            assert made["handle"] is None
+            return bool(made["state"] == "failing")
+
+        await eventually(failing, "the snapshot is told to fail", 30)
         (made,) = await rows(service, "snapshot", volume=one.volume)
-        assert (made["state"], made["handle"]) == ("failing", None)
         await cli(service, "snapshot", "delete", made["uid"], "--yes", "--wait")
 
 
@@ -136,7 +143,7 @@ async def _killed_while_frozen(place_of: World, service: Serve, one: Frozen) -> 
     os.kill(driver, signal.SIGSTOP)
     try:
         await cli(service, "snapshot", "create", one.volume, "s")
-        await eventually(one.is_frozen, "the task is frozen", 30)
+        await eventually(one.is_frozen, "the task is frozen", 60)
         await asyncio.to_thread(service.kill)
         assert await one.is_frozen()
     finally:
@@ -147,8 +154,8 @@ async def test_killed_between_freeze_and_thaw_the_next_start_thaws(place_of: Wor
     async with serving(place_of) as service, job_of(place_of, snapbridge_quiesce_seconds="300") as one:
         await _killed_while_frozen(place_of, service, one)
         await asyncio.to_thread(service.start)
-        await eventually(one.is_thawed, "the next process thaws", 30)
-        (made,) = await until_rows(service, "snapshot", 1, volume=one.volume, ready=True)
+        await eventually(one.is_thawed, "the next process thaws", 60)
+        (made,) = await until_rows(service, "snapshot", 1, 60.0, volume=one.volume, ready=True)
         assert made["labels"]["consistency"] == "crash-consistent"
         assert "an earlier call" in made["labels"]["consistency_why"]
 
@@ -161,13 +168,18 @@ async def test_killed_between_freeze_and_thaw_the_next_start_thaws(place_of: Wor
 
 
 async def test_killed_for_good_the_switch_in_the_task_thaws(place_of: World) -> None:
-    async with serving(place_of) as service, job_of(place_of, snapbridge_quiesce_seconds="6") as one:
+    async with serving(place_of) as service, job_of(place_of, snapbridge_quiesce_seconds="12") as one:
         await _killed_while_frozen(place_of, service, one)
         assert len(await one.switches()) == 1
-        await eventually(one.is_thawed, "the task thaws itself", 30)
+        await eventually(one.is_thawed, "the task thaws itself", 60)
+
+        async def logged() -> bool:
+            return len(await one.log()) == 2
+
+        await eventually(logged, "the thaw has noted itself", 30)
         assert await one.log() == ["freeze", "thaw"]
         await asyncio.to_thread(service.start)
-        (made,) = await until_rows(service, "snapshot", 1, volume=one.volume, ready=True)
+        (made,) = await until_rows(service, "snapshot", 1, 60.0, volume=one.volume, ready=True)
         await cli(service, "snapshot", "delete", made["uid"], "--yes", "--wait")
         held = await asyncio.to_thread(lambda: [path.name for path in Path(place_of.store / "snapshots").iterdir()])
         assert made["handle"] not in held

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.contract.nomad.conftest import place_of, real_agent
 from tests.contract.nomad.world import World, consumer_job, eventually
-from tests.e2e.test_nomad import cli, rows, serving, until_rows
+from tests.e2e.test_nomad import cli, rows, runs, serving, until_rows
 from tests.support.bed import paths
 
 __all__ = ["place_of", "real_agent"]
@@ -52,10 +52,19 @@ async def log_of(world: World, allocation: str, task: str) -> str:
     return "\n".join(found)
 
 
-async def runs(world: World, allocation: str, task: str) -> bool:
-    """Whether the task has started and not ended. A task that is stopped while it is set up takes its time."""
-    states = (await world.client.get(f"/v1/allocation/{allocation}")).data["TaskStates"] or {}
-    return bool(states.get(task, {}).get("State") == "running")
+async def until_logged(world: World, allocation: str, task: str, *words: str) -> None:
+    """Wait until the task's log holds all of these: an agent may write it later than it tells of the task's end."""
+    last = ""
+
+    async def there() -> bool:
+        nonlocal last
+        last = await log_of(world, allocation, task)
+        return all(word in last for word in words)
+
+    try:
+        await eventually(there, f"{task} has written {words}", 30)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {last}") from None
 
 
 async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> None:
@@ -76,7 +85,7 @@ async def test_a_snapshot_before_the_start_and_a_final_one(place_of: World) -> N
         (made,) = await rows(service, "snapshot", volume=name)
         assert (made["labels"]["job"], made["deletionPolicy"], made["ready"]) == (job, "Delete", True)
         assert made["labels"]["allocation"] == allocation["ID"]
-        assert f"snapshot {made['name']} of {name} is ready" in await log_of(place_of, allocation["ID"], "before")
+        await until_logged(place_of, allocation["ID"], "before", f"snapshot {made['name']} of {name} is ready")
         await place_of.client.call("DELETE", f"/v1/job/{job}")
         await place_of.allocation(job, "complete", 120)
         found = await until_rows(service, "snapshot", 2, volume=name, ready=True)
@@ -96,9 +105,8 @@ async def test_a_hook_that_cannot_stops_the_deployment(place_of: World) -> None:
         before = hook("before", "prestart", service.url, "snapshot", other)
         await place_of.run_job(with_tasks(consumer_job(job, name), before))
         allocation = await place_of.allocation(job, "failed")
-        told = await log_of(place_of, allocation["ID"], "before")
-        assert f"does not claim the volume '{other}'" in told
-        assert f"it claims {name}" in told
+        words = (f"does not claim the volume '{other}'", f"it claims {name}")
+        await until_logged(place_of, allocation["ID"], "before", *words)
         assert await rows(service, "snapshot") == []
         states = (await place_of.client.get(f"/v1/allocation/{allocation['ID']}")).data["TaskStates"]
         assert not states["main"]["StartedAt"] or states["main"]["StartedAt"].startswith("0001-")
@@ -165,10 +173,10 @@ async def test_a_job_that_goes_during_its_hook_leaves_nothing_half_done(place_of
         finally:
             os.kill(driver, signal.SIGCONT)
         await place_of.allocation_gone(allocation)
-        (made,) = await until_rows(service, "snapshot", 1, volume=name, ready=True)
+        (made,) = await until_rows(service, "snapshot", 1, 60.0, volume=name, ready=True)
         held = await asyncio.to_thread(lambda: [path.name for path in (place_of.store / "snapshots").iterdir()])
         assert held.count(made["handle"]) == 1
-        (operation,) = [row for row in await rows(service, "op") if row["verb"] == "create"]
-        assert operation["state"] == "done"
+        (operation,) = await until_rows(service, "op", 1, verb="create")
+        await until_rows(service, "op", 1, verb="create", id=operation["id"], state="done")
         await cli(service, "snapshot", "delete", made["uid"], "--yes", "--wait")
         assert await rows(service, "snapshot") == []

@@ -14,7 +14,7 @@ from tests.support import claims, localdisk
 from tests.support.bed import localdisk as server
 from tests.support.bed import node, paths, process
 
-REGISTERED_SECONDS = 30.0
+REGISTERED_SECONDS = 60.0
 
 
 def driver(place: node.Node) -> localdisk.LocalDisk:

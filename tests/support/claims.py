@@ -22,16 +22,26 @@ def install(admin: access.Access, driver: str, *, policy: str = "Delete", name: 
     files = [path for path in sorted(CRDS.glob("*.yaml")) if path.name != "kustomization.yaml"]
     for path in files:
         admin.kubectl("apply", "--server-side", "-f", str(path))
-    admin.kubectl("wait", "--for=condition=Established", "--timeout=30s", *[f"crd/{_name(path)}" for path in files])
-    admin.apply(
-        {
-            "apiVersion": "snapshot.storage.k8s.io/v1",
-            "kind": "VolumeSnapshotClass",
-            "metadata": {"name": name},
-            "driver": driver,
-            "deletionPolicy": policy,
-        }
-    )
+    admin.kubectl("wait", "--for=condition=Established", "--timeout=60s", *[f"crd/{_name(path)}" for path in files])
+    klass = {
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshotClass",
+        "metadata": {"name": name},
+        "driver": driver,
+        "deletionPolicy": policy,
+    }
+    until("the snapshot kinds are served", lambda: _applied(admin, klass))
+
+
+def _applied(admin: access.Access, body: dict[str, Any]) -> bool:
+    """Apply it; False while kubectl does not find its kind, which was established a moment ago."""
+    try:
+        admin.apply(body)
+    except access.KubectlError as error:
+        if "no matches for kind" in str(error) or "could not find the requested resource" in str(error):
+            return False
+        raise
+    return True
 
 
 def _name(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support import csi_server
 
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 
 
 @contextlib.contextmanager

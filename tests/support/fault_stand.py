@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from bridge.pb.csi.v1 import csi_pb2 as pb
@@ -22,7 +22,11 @@ VOLUMES = {PLAIN: 8, LISTER: 2}
 QUIET_SECONDS = 2.0
 QUIET_CPU_SECONDS = 0.5
 """Probes and watches go on; a hot loop would take all of the two seconds."""
+MEETING = ("Probe", "GetPluginInfo", "NodeGetInfo")
+"""Calls by which a plugin is met: a machine that stood still meets it again. So are those for capabilities."""
 REFUSED = ("the turn crashed", "Traceback", "never retrieved")
+
+Holds = Callable[[], bool]
 
 
 def asked(call: faultproxy.Call) -> Any:
@@ -48,14 +52,14 @@ class Backend:
         """Every snapshot on it, asked of the driver itself."""
         request = pb.ListSnapshotsRequest()
         answer = await asyncio.to_thread(
-            self.driver.controller.ListSnapshots, request, timeout=10, wait_for_ready=True
+            self.driver.controller.ListSnapshots, request, timeout=30, wait_for_ready=True
         )
         return sorted(entry.snapshot.snapshot_id for entry in answer.entries)
 
     async def remove(self, handle: str) -> None:
         """By hand, as an owner would."""
         request = pb.DeleteSnapshotRequest(snapshot_id=handle)
-        await asyncio.to_thread(self.driver.controller.DeleteSnapshot, request, timeout=10, wait_for_ready=True)
+        await asyncio.to_thread(self.driver.controller.DeleteSnapshot, request, timeout=30, wait_for_ready=True)
 
     def creates(self, volume: str) -> list[faultproxy.Call]:
         """The CreateSnapshot calls for a volume."""
@@ -66,14 +70,16 @@ class Backend:
         """The DeleteSnapshot calls for a handle."""
         return [call for call in self.proxy.called("DeleteSnapshot") if asked(call).snapshot_id == handle]
 
-    def at_create(self, volume: str, fault: faults.Fault, **how: Any) -> None:
-        """Script a fault for this volume's creates."""
+    def at_create(self, volume: str, fault: faults.Fault, *, only: Holds = lambda: True, **how: Any) -> None:
+        """Script a fault for this volume's creates, for as long as `only` holds."""
         mine = self.volumes[volume]
-        self.proxy.script("CreateSnapshot", fault, when=lambda sent: sent.source_volume_id == mine, **how)
+        self.proxy.script("CreateSnapshot", fault, when=lambda sent: sent.source_volume_id == mine and only(), **how)
 
-    def at_handle(self, method: str, handle: str, fault: faults.Fault, **how: Any) -> None:
-        """Script a fault for the calls that name this snapshot."""
-        self.proxy.script(method, fault, when=lambda sent: sent.snapshot_id == handle, **how)
+    def at_handle(
+        self, method: str, handle: str, fault: faults.Fault, *, only: Holds = lambda: True, **how: Any
+    ) -> None:
+        """Script a fault for the calls that name this snapshot, for as long as `only` holds."""
+        self.proxy.script(method, fault, when=lambda sent: sent.snapshot_id == handle and only(), **how)
 
 
 @dataclasses.dataclass
@@ -99,8 +105,9 @@ class Stand:
         return f"{prefix}-{number:02}"
 
     def calls(self) -> int:
-        """All calls to drivers so far but Probe."""
-        return sum(call.method != "Probe" for one in self.backends.values() for call in one.proxy.calls)
+        """All calls to drivers so far but those by which they are met."""
+        made = (call.method for one in self.backends.values() for call in one.proxy.calls)
+        return sum(method not in MEETING and not method.endswith("Capabilities") for method in made)
 
     async def ended(self) -> None:
         """After a test: nothing is left, nothing is hot, the queue is empty, and work goes through at once."""
@@ -111,10 +118,13 @@ class Stand:
         await asyncio.sleep(QUIET_SECONDS)
         assert self.calls() == before[0], "calls go on although nothing is to do"
         assert self.service.process.cpu_seconds() - before[1] < QUIET_CPU_SECONDS
-        assert doors.metric(await asyncio.to_thread(self.service.metrics), "snapbridge_queue_depth") == 0
+        await asyncio.to_thread(claims.until, "the queue is empty", self._is_idle)
         log = self.service.process.log.read_text()
         assert not [words for words in REFUSED if words in log]
         await self.passes("after")
+
+    def _is_idle(self) -> bool:
+        return doors.metric(self.service.metrics(), "snapbridge_queue_depth") == 0
 
     async def passes(self, name: str) -> None:
         """A life without a fault: one create, one delete."""
@@ -205,7 +215,7 @@ async def running(plane: controlplane.ControlPlane | None, namespace: str) -> As
 
 async def until_plugins(service: serve.Serve) -> None:
     """Both drivers have told what they can."""
-    for _ in range(100):
+    for _ in range(600):
         found = (await asyncio.to_thread(service.get, "/v1/plugins"))["items"]
         if {one["driver"] for one in found if one["healthy"]} == set(DRIVERS.values()):
             return

@@ -125,7 +125,7 @@ async def running(upstream: str, ca_file: str, serving: certificates.Pair | None
     proxy = HttpProxy(upstream, context)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{tail:.*}", proxy.handle)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False) as client:
         proxy._client = client
@@ -142,5 +142,5 @@ async def running(upstream: str, ca_file: str, serving: certificates.Pair | None
         try:
             yield proxy
         finally:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await runner.cleanup()

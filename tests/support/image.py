@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.bed import locks, node, paths, process
 
 NAME = "docker.io/local/snapbridge:test"
-BUILD_SECONDS = 150.0
+BUILD_SECONDS = 300.0
 _imported: dict[Path, str] = {}
 
 

@@ -212,7 +212,7 @@ def start_localdisk(
         argv=argv,
         log=place / "driver.log",
         ready=lambda: answers(socket),
-        ready_seconds=30.0,
+        ready_seconds=60.0,
         folder=paths.REPOSITORY,
     )
     driver = LocalDisk(place, socket, state, process.Process(launch))

@@ -81,6 +81,7 @@ class Mirror:
         self._now: dict[tuple[str, str, str], Object] = {}
         self._past: dict[tuple[str, str, str], list[Object]] = {}
         self._broken = ""
+        self._changes = 0
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """The object as last seen, or None when it is gone."""
@@ -100,23 +101,26 @@ class Mirror:
     def until(self, what: str, holds: Callable[[], T | None], seconds: float = _UNTIL_SECONDS) -> T:
         """Wait until it gives something true, and give that; an AssertionError says what did not come about."""
         deadline = time.monotonic() + seconds
-        with self._moved:
-            while True:
+        while True:
+            with self._moved:
                 assert not self._broken, self._broken
-                found = holds()
-                if found:
-                    return found
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise AssertionError(f"not within {seconds:.0f} s: {what}")
-                self._moved.wait(min(left, 0.25))
+                looked_at = self._changes
+            found = holds()  # without the lock: it may ask a server, and the watches must go on meanwhile
+            if found:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise AssertionError(f"not within {seconds:.0f} s: {what}")
+            with self._moved:
+                if self._changes == looked_at:
+                    self._moved.wait(min(left, 0.25))
 
     # -- the watching side
 
     async def follow(self, admin: access.Access, synced: Callable[[str], None]) -> None:
         """Watch until cancelled. `synced` is told each kind once it was read."""
         context = ssl.create_default_context(cafile=str(admin.certificate_authority))
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         headers = {"Authorization": f"Bearer {admin.token}"}
         connector = aiohttp.TCPConnector(ssl=context)
         async with (
@@ -139,13 +143,15 @@ class Mirror:
                     answer.raise_for_status()
                     async for line in answer.content:
                         event = json.loads(line)
+                        if event["type"] == "ERROR":  # the server begins anew, and so do we
+                            break
                         self._take(kind, event["type"], event["object"])
         except (aiohttp.ClientError, KeyError, ValueError) as error:
             self._break(f"the watch of {kind} has failed: {error!r}")
 
     async def _read(self, session: aiohttp.ClientSession, kind: str) -> Object:
         """A kind that was defined a moment ago is not served at once."""
-        for _ in range(100):
+        for _ in range(300):
             async with session.get(f"{KINDS[kind]}/{kind}") as answer:
                 if answer.status == 200:
                     found: Object = await answer.json()
@@ -172,6 +178,7 @@ class Mirror:
                 self._now.pop(place, None)
             else:
                 self._now[place] = found
+            self._changes += 1
             self._moved.notify_all()
 
     def _break(self, why: str) -> None:

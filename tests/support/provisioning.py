@@ -102,7 +102,7 @@ def finalizers(item: Object | None) -> list[str]:
     return list((item or {"metadata": {}})["metadata"].get("finalizers") or ())
 
 
-def until_bound(admin: access.Access, namespace: str, name: str, seconds: float = 30.0) -> Object:
+def until_bound(admin: access.Access, namespace: str, name: str, seconds: float = 60.0) -> Object:
     """Wait until the claim is bound and its note is off; its PersistentVolume."""
 
     def holds() -> bool:
@@ -127,7 +127,7 @@ def events(admin: access.Access, namespace: str, name: str) -> list[tuple[str, s
 
 def handles(driver: localdisk.LocalDisk) -> set[str]:
     """The volumes that the backend holds."""
-    answer = driver.controller.ListVolumes(pb.ListVolumesRequest(), timeout=10)
+    answer = driver.controller.ListVolumes(pb.ListVolumesRequest(), timeout=30, wait_for_ready=True)
     return {entry.volume.volume_id for entry in answer.entries}
 
 

@@ -30,7 +30,7 @@ _CALLED = (
     f"request.resource.resource == 'volumesnapshotcontents' ? {_SUBJECT}.spec.volumeSnapshotRef.name : request.name"
 )
 _KEY = "request.operation + '.' + request.resource.resource + '.' + variables.called"
-_EFFECT_SECONDS = 20.0
+_EFFECT_SECONDS = 60.0
 _numbers = itertools.count(1)
 
 

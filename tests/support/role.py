@@ -27,7 +27,7 @@ class Role(process.Process):
                 return error.code, error.read().decode()
 
 
-def role(name: str, *flags: str, kubeconfig: Path | None = None, seconds: float = 30.0) -> Role:
+def role(name: str, *flags: str, kubeconfig: Path | None = None, seconds: float = 60.0) -> Role:
     """A role that is not started yet; as a context manager it is started, waited for and stopped."""
     folder = paths.fresh(f"role-{name}")
     port = ports.free()

@@ -45,7 +45,7 @@ class Serve:
         """As a crash would."""
         self.process.kill()
 
-    def cli(self, *words: str, check: bool = True, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, check: bool = True, seconds: float = 150.0) -> subprocess.CompletedProcess[str]:
         """Run the command against this service. With `check`, a failure shows what was printed."""
         done = subprocess.run(
             [sys.executable, "-m", "bridge", *words],
@@ -65,7 +65,7 @@ class Serve:
 
     def get(self, path: str) -> Any:
         """GET a path of the API as JSON."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return json.load(answer)
 
     def request(
@@ -84,7 +84,7 @@ class Serve:
 
     def metrics(self) -> str:
         """What `/metrics` says."""
-        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(self.url + "/metrics", timeout=30) as answer:
             text: str = answer.read().decode()
         return text
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.support.bed import access, build, paths, ports, process
 
-_READY_SECONDS = 40.0
+_READY_SECONDS = 60.0
 _QUICK = ("--worker-threads=32", "--retry-interval-start=200ms", "--retry-interval-max=2s", "--leader-election=false")
 _LIFTED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
 DEFAULTS = (

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +169,7 @@ class Stage:
             spec["volumeSnapshotClassName"] = klass or self.class_name
         body = _typed("VolumeSnapshot", {"metadata": {"name": name}, "spec": spec})
         self.calls.create(f"{GROUP}/namespaces/{self.namespace}/volumesnapshots", body)
+        self.until(f"{name} seen", lambda: self.of("snapshots", name) or self.past("snapshots", name))
         return name
 
     def content(self, handle: str, snapshot: str, *, policy: str = "Delete", called: str = "", **spec: Any) -> str:
@@ -184,6 +184,7 @@ class Stage:
         }
         made = _typed("VolumeSnapshotContent", {"metadata": {"name": name}, "spec": body})
         self.calls.create(f"{GROUP}/volumesnapshotcontents", made)
+        self.until(f"{name} seen", lambda: self.of("contents", name) or self.past("contents", name))
         return name
 
     def cut_by_hand(self) -> pb.Snapshot:
@@ -236,7 +237,9 @@ class Stage:
 
     def forget(self, handle: str) -> None:
         """Delete on the backend what was left there on purpose."""
-        self.driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=handle), timeout=30)
+        self.driver.controller.DeleteSnapshot(
+            pb.DeleteSnapshotRequest(snapshot_id=handle), timeout=30, wait_for_ready=True
+        )
 
     def strike(
         self, method: str, fault: faults.Fault, volume: str, *, until: threading.Event | None = None, **options: Any
@@ -298,7 +301,7 @@ class Stage:
     def backend(self, volume: str = "") -> list[str]:
         """The handles that the driver itself lists, of one volume or of all."""
         asked = pb.ListSnapshotsRequest(source_volume_id=volume)
-        listed = self.driver.controller.ListSnapshots(asked, timeout=30)
+        listed = self.driver.controller.ListSnapshots(asked, timeout=30, wait_for_ready=True)
         return [entry.snapshot.snapshot_id for entry in listed.entries]
 
     def events(self, name: str) -> list[Object]:
@@ -316,9 +319,15 @@ class Stage:
         return self.seen.until(what, holds, seconds)
 
     def let_it_be_heard(self) -> None:
-        """Upstream's halves decide on what their caches say: news must have reached them."""
-        if not (self.kind.ours_decides and self.kind.ours_calls):
-            time.sleep(1.0)
+        """All halves decide on what their caches say: news of every kind must have reached them.
+
+        A cache hears of one kind in order; so whoever cuts what is younger has heard what is older.
+        """
+        klass = self.klass()
+        name = self.snapshot(self.claim(), klass)
+        self.until_ready(name)
+        self.remove(name)
+        self.delete("classes", klass)
 
     def until_ready(self, name: str) -> Object:
         """The VolumeSnapshot once it is ready, and its content is heard to be: two watches tell of the two."""
@@ -333,11 +342,10 @@ class Stage:
         return self.seen.until(f"{name} ready", ready)
 
     def until_error(self, name: str, words: str, kind: str = "snapshots") -> Object:
-        """The object once its status tells of an error with these words."""
+        """The object once its status tells of an error with these words; it may have gone on since we heard."""
 
         def told() -> Object | None:
-            found = self.of(kind, name)
-            return found if found and words in error_text(found) else None
+            return next((one for one in reversed(self.past(kind, name)) if words in error_text(one)), None)
 
         try:
             return self.seen.until(f"{name}: an error with {words!r}", told)
@@ -374,19 +382,25 @@ class Stage:
         uid = self.past("snapshots", name)[-1]["metadata"]["uid"]
         for one in self.seen.all("volumesnapshotcontents"):
             if one["spec"]["volumeSnapshotRef"].get("uid") == uid:
-                self._until_settled(one["metadata"]["name"])
+                self._until_settled(one["metadata"]["name"], uid)
 
-    def _until_settled(self, content: str) -> None:
-        """Wait until a content is gone or is to be kept. Its policy may have changed without our having heard yet."""
+    def _until_settled(self, content: str, uid: str) -> None:
+        """Wait until a content is gone or is to be kept: its policy or its VolumeSnapshot may have become another
+        without our having heard yet."""
 
         def settled() -> bool:
-            found = self.of("contents", content)
-            return found is None or found["spec"]["deletionPolicy"] != "Delete"
+            spec = (self.of("contents", content) or {"spec": None})["spec"]
+            return spec is None or spec["deletionPolicy"] != "Delete" or spec["volumeSnapshotRef"].get("uid") != uid
 
         try:
             self.seen.until(f"{content} gone or kept", settled)
         except AssertionError:
             self.until_gone("contents", content)
+
+    def is_going(self, kind: str, name: str) -> bool:
+        """Whether its deletion has been asked for, or is done."""
+        found = self.of(kind, name)
+        return found is None or "deletionTimestamp" in found["metadata"]
 
     def content_of(self, name: str) -> Object:
         """The content that a VolumeSnapshot is bound to."""

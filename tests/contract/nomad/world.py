@@ -100,7 +100,7 @@ class World:
         await eventually(over, f"allocation {allocation_id} has ended", 60)
 
 
-async def eventually(test: Callable[[], Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+async def eventually(test: Callable[[], Awaitable[bool]], what: str, seconds: float = 30.0) -> None:
     """Wait until it is so."""
     try:
         async with asyncio.timeout(seconds):

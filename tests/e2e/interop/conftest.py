@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -87,11 +87,21 @@ def nothing_is_left(stage: stages.Stage) -> None:
         stage.delete("snapshots", one["metadata"]["name"])
     for one in mine:
         stage.until_gone("snapshots", one["metadata"]["name"])
-    contents = [one for one in stage.seen.all("volumesnapshotcontents") if one["spec"]["driver"] == stage.driver_name]
-    assert [one["metadata"]["name"] for one in contents] == []
-    held = [one for one in stage.seen.all("persistentvolumeclaims") if stages.CLAIM in stages.finalizers(one)]
-    assert [one["metadata"]["name"] for one in held] == []
+    none_left(stage, "volumesnapshotcontents", lambda one: one["spec"]["driver"] == stage.driver_name)
+    none_left(stage, "persistentvolumeclaims", lambda one: stages.CLAIM in stages.finalizers(one))
     assert stage.backend() == []
+
+
+def none_left(stage: stages.Stage, kind: str, mine: Callable[[stages.Object], bool]) -> None:
+    """Wait until no object of a kind is like that: each kind is heard of by a watch of its own."""
+
+    def left() -> list[str]:
+        return [one["metadata"]["name"] for one in stage.seen.all(kind) if mine(one)]
+
+    try:
+        stage.until(f"no {kind} are left", lambda: not left())
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left()}") from None
 
 
 @pytest.hookimpl(tryfirst=True)

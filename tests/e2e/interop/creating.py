@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 
@@ -60,13 +61,15 @@ class Creating:
         Upstream's controller puts the content's finalizer on with a second write, which the cut may overtake. Ours
         makes the content with it.
         """
-        claim = stage.claim()
-        stage.strike("CreateSnapshot", faults.delay(0.4), claim.handle)
+        claim, looked = stage.claim(), threading.Event()
+        stage.strike("CreateSnapshot", faults.hold(looked), claim.handle)
         name = stage.snapshot(claim)
         stage.until("the cut has begun", lambda: stage.creates(claim.handle) or None)
         snapshot = stage.live("snapshots", name)
         content = stage.live("contents", f"snapcontent-{snapshot['metadata']['uid']}")
-        assert stages.CLAIM in finalizers(stage.live("claims", claim.name))
+        held = finalizers(stage.live("claims", claim.name))
+        looked.set()
+        assert stages.CLAIM in held
         if stage.kind.ours_decides:
             assert stages.CONTENT_BOUND in finalizers(content)
         assert stages.BEING_CREATED in notes(content)
@@ -74,7 +77,7 @@ class Creating:
         found = stage.until_ready(name)
         assert stages.AS_SOURCE in finalizers(found)
         stage.until("both are held", lambda: stages.BOUND in finalizers(stage.of("snapshots", name)))
-        assert stages.CONTENT_BOUND in finalizers(stage.content_of(name))
+        stage.until("the content too", lambda: stages.CONTENT_BOUND in finalizers(stage.content_of(name)))
         stage.until("the claim is free", lambda: stages.CLAIM not in finalizers(stage.of("claims", claim.name)))
         stage.until("the mark is gone", lambda: stages.BEING_CREATED not in notes(stage.content_of(name)))
         assert [call.code.name for call in stage.creates(claim.handle) if call.code] == ["OK"]
@@ -85,8 +88,9 @@ class Creating:
         claim = stage.claim()
         name = stage.snapshot(claim)
         stage.until_ready(name)
-        stage.until_event("SnapshotReady", name)
         wanted = ["SnapshotReady"] if stage.kind.merged else ["CreatingSnapshot", "SnapshotCreated", "SnapshotReady"]
+        for reason in wanted:
+            stage.until_event(reason, name)
         found = stage.events(name)
         assert sorted(one["reason"] for one in found) == wanted
         assert {(one["type"], one.get("count", 1)) for one in found} == {("Normal", 1)}
@@ -124,13 +128,14 @@ class Creating:
 
     def test_two_snapshots_of_one_claim_share_its_hold(self, stage: Stage) -> None:
         """Case 33: the first that is ready does not free a claim that the second still needs."""
-        claim = stage.claim()
-        stage.strike("CreateSnapshot", faults.delay(0.8), claim.handle)
+        claim, seen = stage.claim(), threading.Event()
+        stage.strike("CreateSnapshot", faults.hold(seen), claim.handle)
         slow, quick = stage.snapshot(claim), stage.snapshot(claim)
         stage.until(
             "one is ready", lambda: any(status(stage.of("snapshots", one)).get("readyToUse") for one in (slow, quick))
         )
-        assert stages.CLAIM in finalizers(stage.of("claims", claim.name))
+        stage.until("its claim is held", lambda: stages.CLAIM in finalizers(stage.of("claims", claim.name)))
+        seen.set()
         stage.until_ready(slow)
         stage.until_ready(quick)
         stage.until("the claim is free", lambda: stages.CLAIM not in finalizers(stage.of("claims", claim.name)))
@@ -142,11 +147,12 @@ class Creating:
         stage.remove(quick)
 
     def test_a_claim_that_is_deleted_while_it_is_cut_stays_until_the_cut_is_done(self, stage: Stage) -> None:
-        claim = stage.claim()
-        stage.strike("CreateSnapshot", faults.delay(0.6), claim.handle)
+        claim, asked = stage.claim(), threading.Event()
+        stage.strike("CreateSnapshot", faults.hold(asked), claim.handle)
         name = stage.snapshot(claim)
         stage.until("the cut has begun", lambda: stage.creates(claim.handle) or None)
         stage.delete("claims", claim.name)
+        asked.set()
         stage.until_ready(name)
         stage.until_gone("claims", claim.name)
         ready = next(one for one in stage.past("snapshots", name) if status(one).get("readyToUse"))

@@ -34,6 +34,7 @@ class Defaulting:
         claim = stage.claim()
         first, second = stage.klass(default=True), stage.klass(default=True)
         stage.klass(f"{stage.namespace}-other-driver", driver="other.interop.test", default=True)
+        stage.let_it_be_heard()
         name = stage.snapshot(claim, None)
         stage.until_event("SetDefaultSnapshotClassFailed", name)
         stage.until_error(name, "2 default snapshot classes were found")
@@ -48,6 +49,7 @@ class Defaulting:
     def test_a_class_that_is_named_is_kept_whatever_the_default_is(self, stage: Stage) -> None:
         claim = stage.claim()
         default = stage.klass(default=True)
+        stage.let_it_be_heard()
         name = stage.snapshot(claim)
         assert stage.until_ready(name)["spec"]["volumeSnapshotClassName"] == stage.class_name
         stage.remove(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import grpc
@@ -129,6 +130,7 @@ class Deleting:
             {"accessModes": ["ReadWriteOnce"], "storageClassName": "nobody-provisions-this", "dataSource": source},
         )
         stage.until("the restore waits", lambda: status(stage.of("claims", restore)).get("phase") == "Pending")
+        stage.let_it_be_heard()
         stage.delete("snapshots", name)
         stage.until_event("SnapshotDeletePending", name)
         left = stage.of("contents", content)
@@ -142,11 +144,12 @@ class Deleting:
 
     def test_a_snapshot_that_is_deleted_while_it_is_cut_leaves_nothing(self, stage: Stage) -> None:
         """Case 22 and upstream's #1388: the create is seen through, then deleted."""
-        claim = stage.claim()
-        stage.strike("CreateSnapshot", faults.delay(0.6), claim.handle)
+        claim, asked = stage.claim(), threading.Event()
+        stage.strike("CreateSnapshot", faults.hold(asked), claim.handle)
         name = stage.snapshot(claim)
         stage.until("the cut has begun", lambda: stage.creates(claim.handle) or None)
         stage.delete("snapshots", name)
+        asked.set()
         stage.until_gone("snapshots", name)
         uid = stage.past("snapshots", name)[0]["metadata"]["uid"]
         stage.until_gone("contents", f"snapcontent-{uid}")
@@ -161,7 +164,7 @@ class Deleting:
         stage.until_ready(name)
         content = stage.content_of(name)["metadata"]["name"]
         stage.delete("contents", content)
-        stage.until("asked", lambda: "deletionTimestamp" in (stage.of("contents", content) or {})["metadata"])
+        stage.until("asked", lambda: stage.is_going("contents", content))
         other = stage.snapshot(claim)
         stage.until_ready(other)  # whatever the deletion has caused comes before this
         assert len(stage.backend(claim.handle)) == 2

@@ -45,9 +45,7 @@ class _Group:
         return _live(self.stage, self.path)
 
     def until_ready(self) -> Object:
-        found = self.stage.until(
-            f"{self.name} ready", lambda: status(self.live()).get("readyToUse") and self.live(), 30.0
-        )
+        found = self.stage.until(f"{self.name} ready", lambda: status(self.live()).get("readyToUse") and self.live())
         assert isinstance(found, dict)
         return found
 
@@ -100,8 +98,8 @@ class Grouping:
         cut = group.backend()
         assert len(cut) == 2
         stage.calls.delete(group.path)
-        stage.until("the group is gone", lambda: group.live() is None, 30.0)
-        stage.until("its content is gone", lambda: group.content(uid) is None, 30.0)
+        stage.until("the group is gone", lambda: group.live() is None)
+        stage.until("its content is gone", lambda: group.content(uid) is None)
         for claim in group.claims:
             name, bound = group.member_names(uid, claim)
             stage.until_gone("snapshots", name)
@@ -120,7 +118,7 @@ class Grouping:
         content = group.content(uid)
         assert content is not None
         stage.calls.delete(group.path)
-        stage.until("the group is gone", lambda: group.live() is None, 30.0)
+        stage.until("the group is gone", lambda: group.live() is None)
         for name, bound in members:
             stage.until_gone("snapshots", name)
             stage.delete("contents", bound)
@@ -128,7 +126,7 @@ class Grouping:
         assert group.content(uid) is not None
         assert group.backend() == left
         stage.calls.delete(f"{ROOT}/volumegroupsnapshotcontents/{content['metadata']['name']}")
-        stage.until("its content is gone", lambda: group.content(uid) is None, 30.0)
+        stage.until("its content is gone", lambda: group.content(uid) is None)
         assert group.backend() == left
         asked = pb.DeleteVolumeGroupSnapshotRequest(
             group_snapshot_id=status(content)["volumeGroupSnapshotHandle"],
@@ -149,7 +147,7 @@ class Grouping:
         assert stage.of("snapshots", name) is not None
         assert len(group.backend()) == 2
         stage.calls.delete(group.path)
-        stage.until("the group is gone", lambda: group.live() is None, 30.0)
+        stage.until("the group is gone", lambda: group.live() is None)
         stage.until_gone("snapshots", name)
         stage.until_gone("snapshots", other)
         stage.until_gone("contents", bound)

@@ -5,6 +5,7 @@ Merged mode tells by events alone, and of claims that cannot be let go in its lo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support import refusals
 from tests.support import stage as stages
+from tests.support.faultproxy import faults
 from tests.support.stage import Stage, error_text, finalizers, status
 
 
@@ -60,10 +62,12 @@ class Refused:
 
     def test_a_hold_that_cannot_be_taken_off_a_claim_is_told_and_taken_off_later(self, stage: Stage) -> None:
         """Case 6: ErrorPVCFinalizer, and the snapshot is ready all the same."""
-        claim = stage.claim()
-        name = stage.snapshot(claim, stage.klass(uploadSeconds="0.6"))
+        claim, refused = stage.claim(), threading.Event()
+        stage.strike("CreateSnapshot", faults.hold(refused), claim.handle)
+        name = stage.snapshot(claim)
         stage.until("the claim is held", lambda: stages.CLAIM in finalizers(stage.of("claims", claim.name)))
         with refusing(stage, f"{refusals.UPDATE_CLAIM}.{claim.name}"):
+            refused.set()
             stage.until_ready(name)
             if not stage.kind.merged:
                 stage.until_event("ErrorPVCFinalizer", name)
@@ -115,7 +119,7 @@ class Refused:
         stage.until("the mark is gone", lambda: stages.BEING_CREATED not in stages.notes(stage.content_of(name)))
         with refusing(stage, f"{refusals.UPDATE_CONTENT}.{name}"):
             stage.delete("snapshots", name)
-            stage.until("asked", lambda: "deletionTimestamp" in (stage.of("snapshots", name) or {})["metadata"])
+            stage.until("asked", lambda: stage.is_going("snapshots", name))
         stage.until_gone("snapshots", name)
         if stage.kind.ours_decides:
             assert stages.notes(stage.live("contents", content))[stages.BEING_DELETED] == "yes"

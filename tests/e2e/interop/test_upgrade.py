@@ -1,7 +1,8 @@
 """Another stack takes over in the middle of a batch of fifty: nothing is lost, nothing doubles, nothing is left.
 
 Each pair is tried both ways: the second stack takes over while the first cuts, and the first takes over while the
-second deletes. The driver is slowed down, so that there is a middle.
+second deletes. The driver is slowed down, and answers no more than half of the batch before the other stack's turn,
+so that there is a middle.
 """
 
 from __future__ import annotations
@@ -47,6 +48,19 @@ class Field:
         for method in ("CreateSnapshot", "DeleteSnapshot"):
             self.stage.proxy.script(method, faults.delay(CALL_SECONDS), times=None)
 
+    def stop_beyond_the_middle(self, method: str) -> threading.Event:
+        """Let the calls of a method for half of the batch pass; the others stand still until the event is set."""
+        go_on, passed = threading.Event(), set[str]()
+
+        def beyond(asked: Any) -> bool:
+            name = str(getattr(asked, "name", "") or getattr(asked, "snapshot_id", ""))
+            if len(passed) < BATCH // 2:
+                passed.add(name)
+            return name not in passed
+
+        self.stage.proxy.script(method, faults.hold(go_on), times=None, when=beyond)
+        return go_on
+
     def ask_for_batch(self) -> list[str]:
         names = [self.stage.fresh("batch") for _ in range(BATCH)]
         for number, name in enumerate(names):
@@ -61,19 +75,23 @@ class Field:
 
     def all_are_ready_once(self, names: list[str]) -> None:
         """Fifty ready, fifty on the backend, and each of them is one that a content names."""
-        self.stage.until("all are ready", lambda: self.ready(names) == BATCH, 40.0)
-        cut = lambda: all("snapshotHandle" in status(self.stage.content_of(name)) for name in names)  # noqa: E731
-        self.stage.until("all contents are seen with their handles", cut)
-        handles = [status(self.stage.content_of(name))["snapshotHandle"] for name in names]
+        self.stage.until("all are ready", lambda: self.ready(names) == BATCH)
+        self.stage.until("all contents are seen with their handles", lambda: all(map(self._handle, names)))
+        handles = [self._handle(name) for name in names]
         assert len(set(handles)) == BATCH
         assert sorted(handles) == sorted(self.stage.backend())
 
     def nothing_is_left(self, names: list[str]) -> None:
         """No object, no snapshot, no finalizer on a claim."""
-        self.stage.until("all are gone", lambda: self.gone(names) == BATCH, 40.0)
+        self.stage.until("all are gone", lambda: self.gone(names) == BATCH)
         self.stage.until("no content is left", lambda: not self._contents())
         self.stage.until("the claims are free", lambda: not any(self._held(claim) for claim in self.claims))
         assert self.stage.backend() == []
+
+    def _handle(self, name: str) -> str:
+        """What its content is told to be on the backend; empty before both are heard of."""
+        bound = str(status(self.stage.of("snapshots", name)).get("boundVolumeSnapshotContentName"))
+        return str(status(self.stage.of("contents", bound)).get("snapshotHandle") or "")
 
     def _contents(self) -> list[Any]:
         return [one for one in self.stage.seen.all("volumesnapshotcontents") if one["spec"]["driver"] == DRIVER]
@@ -101,15 +119,19 @@ def test_another_stack_takes_over_in_the_middle_of_a_batch(
 ) -> None:
     field.take_over(first)
     field.slow_down()
+    go_on = field.stop_beyond_the_middle("CreateSnapshot")
     names = field.ask_for_batch()
     field.stage.until("the middle of the creates", lambda: field.ready(names) >= MIDDLE)
     assert field.ready(names) < BATCH
+    go_on.set()
     field.take_over(second)
     field.all_are_ready_once(names)
+    go_on = field.stop_beyond_the_middle("DeleteSnapshot")
     for name in names:
         field.stage.delete("snapshots", name)
     field.stage.until("the middle of the deletes", lambda: field.gone(names) >= MIDDLE)
     assert field.gone(names) < BATCH
+    go_on.set()
     field.take_over(first)
     field.nothing_is_left(names)
 
@@ -133,7 +155,7 @@ def test_another_stack_finishes_what_a_killed_one_had_cut_and_not_told(
 
     field.stage.proxy.script("CreateSnapshot", faults.crash(kill), after_effect=True, skip=MIDDLE)
     names = field.ask_for_batch()
-    assert struck.wait(20)
+    assert struck.wait(60)
     field.stage.stack.kill()
     cut = set(field.stage.backend())
     told = {status(one).get("snapshotHandle") for one in field.stage.seen.all("volumesnapshotcontents")}

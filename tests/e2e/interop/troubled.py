@@ -64,6 +64,7 @@ class Troubled:
         """Case 5, row 7-5."""
         claim = stage.claim()
         stage.lose_volume(claim)
+        stage.let_it_be_heard()
         name = stage.snapshot(claim)
         stage.until_event("SnapshotContentCreationFailed", name)
         stage.until_error(name, claim.name)  # the volume's name, or that the claim is bound to nothing any more

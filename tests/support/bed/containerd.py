@@ -30,7 +30,7 @@ class Containerd(process.Process):
                 argv=[packages.program("containerd"), "--config", config],
                 log=folder / "log",
                 ready=self._answers,
-                ready_seconds=30,
+                ready_seconds=60,
             )
         )
 

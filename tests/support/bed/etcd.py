@@ -30,7 +30,7 @@ class Etcd(process.Process):
                 ],
                 log=folder / "log",
                 ready=self._healthy,
-                ready_seconds=30,
+                ready_seconds=60,
             )
         )
 

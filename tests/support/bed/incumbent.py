@@ -71,6 +71,6 @@ def _process(identity: access.Access, name: str, flags: Sequence[str]) -> proces
             ],
             log=folder / "log",
             ready=ready,
-            ready_seconds=40,
+            ready_seconds=60,
         )
     )

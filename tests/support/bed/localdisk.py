@@ -43,7 +43,7 @@ class LocalDisk(process.Process):
                 ],
                 log=folder / "log",
                 ready=self._accepts,
-                ready_seconds=30,
+                ready_seconds=60,
                 env={"PYTHONPATH": str(paths.REPOSITORY), **(env or {})},
                 folder=paths.REPOSITORY,
             )

@@ -169,7 +169,7 @@ def running(plane: controlplane.ControlPlane) -> Iterator[Node]:
             process.forget(runtime)
             assert follower.stdin is not None
             follower.stdin.close()
-            follower.wait(30)
+            follower.wait(90)
             if left:
                 raise process.ServerError("the node left something behind: " + "; ".join(left))
 

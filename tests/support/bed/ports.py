@@ -1,11 +1,13 @@
 """Free loopback TCP ports for servers that must be told their port before they start.
 
 A port is taken from below the range that the kernel hands out by itself, so that no outgoing
-connection can take it between this check and the server's own bind.
+connection can take it between this check and the server's own bind. The processes of one test run
+(pytest-xdist) choose from parts of their own, so that none takes what another was given a moment ago.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
@@ -18,11 +20,19 @@ _choice = random.SystemRandom()
 def free(address: str = "127.0.0.1") -> int:
     """A TCP port that nothing listens on at the address, and that this process did not get before."""
     for _ in range(_TRIES):
-        port = _choice.randint(_FIRST, _LAST)
+        port = _choice.choice(_mine())
         if port not in _issued and _bindable(address, port):
             _issued.add(port)
             return port
     raise OSError(f"no free TCP port on {address} between {_FIRST} and {_LAST} after {_TRIES} tries")
+
+
+def _mine() -> range:
+    """This process's part of the ports: all of them where it is the only one."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", ""), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    if not (worker.removeprefix("gw").isdecimal() and workers.isdecimal()):
+        return range(_FIRST, _LAST + 1)
+    return range(_FIRST + int(worker.removeprefix("gw")), _LAST + 1, int(workers))
 
 
 def _bindable(address: str, port: int) -> bool:

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import http.client
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 TAIL_LINES = 40
 _IF_PARENT_LIVES = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
 """Closes the gap in which the parent dies before the kernel is told to kill the child with it."""
@@ -42,7 +43,7 @@ class Launch:
     argv: Sequence[str | Path]
     log: Path
     ready: Callable[[], bool]
-    """Called again and again until it answers True; an OSError counts as not yet."""
+    """Called again and again until it answers True; an OSError or a broken HTTP answer counts as not yet."""
     ready_seconds: float = 60.0
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Added to this process's environment."""
@@ -70,13 +71,15 @@ class Process:
     @property
     def pid(self) -> int:
         """The server's process id. Raises ServerError when it is not running."""
-        if self._child is None or self._child.poll() is not None:
+        child = self._child
+        if child is None or child.poll() is not None:
             raise ServerError(f"{self.name} is not running\n{self.tail()}")
-        return self._child.pid
+        return child.pid
 
     @property
     def running(self) -> bool:
-        return self._child is not None and self._child.poll() is None
+        child = self._child  # another thread may end it at this moment
+        return child is not None and child.poll() is None
 
     def start(self) -> None:
         """Start the server and wait until it is ready. Raises ServerError with the log's tail."""
@@ -162,7 +165,7 @@ class Process:
         while True:
             if child.poll() is not None:
                 raise ServerError(f"{self.name} ended with {child.returncode} while starting\n{self.tail()}")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.launch.ready():
                     return
             if time.monotonic() > deadline:
@@ -184,7 +187,8 @@ class Process:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait(STOP_SECONDS)
-        self._child = None
+        if self._child is child:  # else another thread has started it anew
+            self._child = None
 
     def _cpu_seconds_now(self) -> float:
         try:

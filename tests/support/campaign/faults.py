@@ -53,7 +53,7 @@ def etcd_slow(field: Field) -> Iterator[None]:
         time.sleep(field.storm_seconds)
     finally:
         over.set()
-        thread.join(5.0)
+        thread.join(30.0)
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def killed_at(method: str, skip: int = 2) -> Fault:
 
         field.csi.script(method, faultproxy.crash(kill), after_effect=True, skip=skip)
         yield
-        struck.wait(10.0)
+        struck.wait(30.0)
 
     return fault
 

@@ -64,6 +64,8 @@ class Field:
         self.batch = batch
         self.storm_seconds = 4.0
         """How long a fault lasts that does not end by itself."""
+        self.patience_seconds = PATIENCE_SECONDS
+        """After so long what has not come about is stuck."""
         self.volumes: list[str] = []
         self.down = threading.Event()
         """Set while the story itself keeps processes down."""
@@ -136,15 +138,16 @@ class Field:
     def backend(self, volume: str = "") -> set[str]:
         """The handles that the driver itself lists."""
         request = pb.ListSnapshotsRequest(source_volume_id=volume)
-        return {one.snapshot.snapshot_id for one in self.driver.controller.ListSnapshots(request, timeout=30).entries}
+        answer = self.driver.controller.ListSnapshots(request, timeout=30, wait_for_ready=True)
+        return {one.snapshot.snapshot_id for one in answer.entries}
 
     def ready(self, names: list[str]) -> int:
         found = self.snapshots()
         return sum(bool((found.get(name, {}).get("status") or {}).get("readyToUse")) for name in names)
 
-    def until(self, holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    def until(self, holds: Callable[[], bool], seconds: float | None = None) -> bool:
         """Whether it came about in time."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (self.patience_seconds if seconds is None else seconds)
         while time.monotonic() < deadline:
             if holds():
                 return True
@@ -164,7 +167,8 @@ class Field:
                 self._send("DELETE", path)
                 self._patch(path, {"metadata": {"finalizers": None}})
         for handle in self.backend():
-            self.driver.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=handle), timeout=30)
+            request = pb.DeleteSnapshotRequest(snapshot_id=handle)
+            self.driver.controller.DeleteSnapshot(request, timeout=30, wait_for_ready=True)
 
     def _list(self, path: str) -> list[Object]:
         items: list[Object] = json.loads(self._send("GET", path))["items"]
@@ -175,7 +179,7 @@ class Field:
 
     def _send(self, verb: str, path: str, body: Object | None = None, kind: str = "application/json") -> bytes:
         """Until the server answers. What is not there need not be deleted or changed."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience_seconds
         while True:
             with contextlib.suppress(OSError):
                 status, answer = self.plane.admin.request(verb, path, body, kind)

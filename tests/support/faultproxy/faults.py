@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,8 @@ from google.protobuf.message import Message
 
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from tests.support.faultproxy.wire import Call, Method, Reply
+
+_LOOK_SECONDS = 0.02
 
 # Passes a request (None: the caller's own bytes) to the next fault, at last to the driver.
 Forward = Callable[[bytes | None], Awaitable[Reply]]
@@ -82,6 +85,24 @@ def hang() -> Fault:
         raise AssertionError("never set")
 
     return Fault("hang", act)
+
+
+def hold(released: threading.Event) -> Fault:
+    """The call stands still until the test lets it go on: for moments that a `delay` would have to be long for."""
+
+    async def until_released() -> None:
+        while not released.is_set():  # noqa: ASYNC110 - it may be set by another thread
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def act(passage: Passage) -> Reply:
+        if passage.after_effect:
+            reply = await passage.forward(None)
+            await until_released()
+            return reply
+        await until_released()
+        return await passage.forward(None)
+
+    return Fault("hold", act)
 
 
 def cut_connection() -> Fault:

@@ -176,9 +176,9 @@ class FaultProxy:
         try:
             reply = await forward(None)
         finally:
-            call.code, call.ended = reply.code, time.monotonic()
             if reply.ok and method is not None and not method.streams:
                 call.reply = method.response.FromString(reply.body)
+            call.code, call.ended = reply.code, time.monotonic()
             async with self._moved:
                 self._moved.notify_all()
         return reply

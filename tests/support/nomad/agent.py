@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
+from tests.support.bed import ports
 from tests.support.nomad import acl as acl_module
 from tests.support.nomad import agent_info, controller_calls, plugins, routes, submissions, volumes
 from tests.support.nomad.answers import Refusal, no_such_path, refuse
@@ -106,9 +106,7 @@ class FakeNomad:
         self._web = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._web.setup()
         if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+            self.port = ports.free()  # not one that the kernel hands out while the agent is away
         self._site = web.TCPSite(self._web, "127.0.0.1", self.port, reuse_address=True, ssl_context=self.tls)
         await self._site.start()
 
@@ -325,7 +323,7 @@ class FakeNomad:
         submissions.store(self, job, index)
         return job
 
-    async def plugin_healthy(self, plugin_id: str, timeout_seconds: float = 10.0) -> Plugin:
+    async def plugin_healthy(self, plugin_id: str, timeout_seconds: float = 60.0) -> Plugin:
         """Wait until the plugin is healthy."""
         async with asyncio.timeout(timeout_seconds):
             while not (plugin := self.state.plugins.get(plugin_id)) or not plugin.healthy:
@@ -389,7 +387,7 @@ class FakeNomad:
         plugin: Plugin = self.state.plugins[plugin_id]
         old = self.state.allocations[plugin.allocation_id]
         self.scheduler.replace(old)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while plugin.allocation_id in ("", old.id) or not plugin.healthy:
                 await self.state.change(0.1)
         return plugin.allocation_id
@@ -409,7 +407,7 @@ class FakeNomad:
         return path.read_text() if path.exists() else ""
 
     async def job_settled(
-        self, job_id: str, namespace: str = "default", timeout_seconds: float = 20.0
+        self, job_id: str, namespace: str = "default", timeout_seconds: float = 60.0
     ) -> list[Allocation]:
         """Wait until no allocation of the job is pending or about to stop; returns them, newest first."""
         async with asyncio.timeout(timeout_seconds):

@@ -41,7 +41,8 @@ _NODE_FACTS = {
 class SocketDriver:
     """The driver at a socket path."""
 
-    DIAL_SECONDS = 1.0
+    FACTS_SECONDS = 30.0
+    # Long: a machine that stands still must not make a plugin unhealthy until the next fingerprint.
     CALL_SECONDS = 120.0
 
     def __init__(self, socket_path: str) -> None:
@@ -62,23 +63,30 @@ class SocketDriver:
 
     async def facts(self) -> DriverFacts:
         identity, controller, node = csi_pb2_grpc.IdentityStub, csi_pb2_grpc.ControllerStub, csi_pb2_grpc.NodeStub
-        probe = await self._call(identity, "Probe", csi_pb2.ProbeRequest(), 5)
+        probe = await self._call(identity, "Probe", csi_pb2.ProbeRequest(), self.FACTS_SECONDS)
         if probe.HasField("ready") and not probe.ready.value:
             raise DriverError("UNAVAILABLE", "the plugin says that it is not ready")
-        info = await self._call(identity, "GetPluginInfo", csi_pb2.GetPluginInfoRequest(), 5)
-        services = await self._call(identity, "GetPluginCapabilities", csi_pb2.GetPluginCapabilitiesRequest(), 5)
+        info = await self._call(identity, "GetPluginInfo", csi_pb2.GetPluginInfoRequest(), self.FACTS_SECONDS)
+        services = await self._call(
+            identity, "GetPluginCapabilities", csi_pb2.GetPluginCapabilitiesRequest(), self.FACTS_SECONDS
+        )
         kinds = csi_pb2.PluginCapability.Service.Type
         announced = {kinds.Name(c.service.type) for c in services.capabilities if c.HasField("service")}
         has_controller = "CONTROLLER_SERVICE" in announced
         names: set[str] = set()
         if has_controller:
             answer = await self._call(
-                controller, "ControllerGetCapabilities", csi_pb2.ControllerGetCapabilitiesRequest(), 5
+                controller,
+                "ControllerGetCapabilities",
+                csi_pb2.ControllerGetCapabilitiesRequest(),
+                self.FACTS_SECONDS,
             )
             rpcs = csi_pb2.ControllerServiceCapability.RPC.Type
             names = {rpcs.Name(c.rpc.type) for c in answer.capabilities}
-        node_caps = await self._call(node, "NodeGetCapabilities", csi_pb2.NodeGetCapabilitiesRequest(), 5)
-        node_info = await self._call(node, "NodeGetInfo", csi_pb2.NodeGetInfoRequest(), 5)
+        node_caps = await self._call(
+            node, "NodeGetCapabilities", csi_pb2.NodeGetCapabilitiesRequest(), self.FACTS_SECONDS
+        )
+        node_info = await self._call(node, "NodeGetInfo", csi_pb2.NodeGetInfoRequest(), self.FACTS_SECONDS)
         node_rpcs = csi_pb2.NodeServiceCapability.RPC.Type
         node_names = {node_rpcs.Name(c.rpc.type) for c in node_caps.capabilities}
         topology = "VOLUME_ACCESSIBILITY_CONSTRAINTS" in announced

@@ -20,7 +20,7 @@ from typing import Any
 from tests.support import localdisk
 from tests.support.bed import paths, ports, process
 
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 60.0
 _CONFIG = """
 bind_addr = "127.0.0.1"
 disable_update_check = true
@@ -74,7 +74,7 @@ def start(*, acl: bool = False) -> RealAgent:
         argv=argv,
         log=folder / "nomad.log",
         ready=lambda: _ready(url, acl=acl),
-        ready_seconds=60.0,
+        ready_seconds=90.0,
         folder=folder,
     )
     server = process.Process(launch)
@@ -110,7 +110,7 @@ def _stop_jobs(url: str, token: str) -> None:
 
 def _call(url: str, path: str, token: str, method: str = "GET") -> Any:
     request = urllib.request.Request(url + path, headers={"X-Nomad-Token": token} if token else {}, method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 
