@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 _PAGE = 500
+_MISSING_SECONDS = 600.0
 _GONE = ("JobDeregistered", "JobBatchDeregistered")
 
 
@@ -45,6 +46,8 @@ class Hooks:
         """To be read again although their version is known: their variable has changed."""
         self._departing: set[JobKey] = set()
         """Purged, and their final snapshot is still to be asked for."""
+        self._missing: dict[JobKey, tuple[int, float]] = {}
+        """Not in a list any more -> the index that was known, and when (monotonic): their purge may still be told."""
         self._told_at: dict[JobKey, float] = {}
         """When an event told of a job (monotonic): a list that was begun before may not know it."""
         self._missed: dict[JobKey, tuple[str, ...]] = {}
@@ -94,7 +97,13 @@ class Hooks:
         self._floor[namespace] = floor
         for key in [key for key in self._known if namespace in ("*", key[0]) and key not in listed]:
             if key not in self._departing and self._told_at.get(key, 0.0) < began:
+                if self._known[key].asks:
+                    self._missing[key] = (self._known[key].index, began)
                 self._forget(key)
+        self._missing = {
+            key: (index, at) for key, (index, at) in self._missing.items()
+            if key not in listed and began - at < _MISSING_SECONDS
+        }  # fmt: skip
         self._told_at = {key: at for key, at in self._told_at.items() if at >= began}
         todo = [key for key, index in listed.items() if key in self._again or self._differs(key, index)]
         await self._read_all(todo)
@@ -120,18 +129,20 @@ class Hooks:
             query = {**query, "next_token": answer.next_token}
 
     async def on_event(self, event: Event) -> None:
-        """Take one event of the topic Job. Anything that the last list holds already is left alone.
+        """Take one event of the topic Job. Anything that the last list holds already is left alone, but for the purge
+        of a job that we knew: the list was faster, and only the event carries the job.
 
         UnavailableError when the job's variable could not be read: the list that follows finds the job again.
         """
         floor = self._floor.get("*", self._floor.get(event.namespace, 0))
-        if event.topic != "Job" or event.index <= floor:
-            return
         job = event.payload.get("Job")
-        if not isinstance(job, dict) or not job.get("ID") or not decide.may_ask(job):
+        if event.topic != "Job" or not isinstance(job, dict) or not job.get("ID") or not decide.may_ask(job):
             return
         key = (str(job.get("Namespace") or "default"), str(job["ID"]))
-        if event.type in _GONE and event.payload.get("Deleted"):
+        is_purge = event.type in _GONE and bool(event.payload.get("Deleted"))
+        if event.index <= floor and not (is_purge and self._is_missing(key, event.index)):
+            return
+        if is_purge:
             await self._depart(key, job)
         elif decide.stub_is_newer(job, self._known[key].index if key in self._known else 0):
             try:
@@ -139,6 +150,11 @@ class Hooks:
                 self._told_at[key] = time.monotonic()
             except AnswerError as error:
                 raise UnavailableError(f"the settings of job {key[1]!r} could not be read: {error}") from None
+
+    def _is_missing(self, key: JobKey, index: int) -> bool:
+        """Whether a list has just missed this job, and this is newer than what was known of it."""
+        known = self._missing.get(key)
+        return known is not None and index > known[0]
 
     async def _list_variables(self, namespace: str) -> None:
         try:
@@ -200,6 +216,7 @@ class Hooks:
             self._forget(key)
             return
         self._departing.add(key)
+        self._missing.pop(key, None)
         self._take(plan)
 
     def _learn(self, job: dict[str, Any], items: Mapping[str, str] | None) -> None:

@@ -21,8 +21,9 @@ QUICK = {
     "plugin_seconds": 0.1,
     "backoff_first_seconds": 0.05,
     "backoff_most_seconds": 0.5,
-    "stream_first_seconds": 0.6,
-    "request_timeout_seconds": 5.0,
+    # Only what has no effect on the outcome may be short: a machine may stand still for some seconds.
+    "stream_first_seconds": 20.0,
+    "request_timeout_seconds": 30.0,
 }
 
 
@@ -138,7 +139,7 @@ class MemorySecrets:
         return self.values[str(ref)]
 
 
-async def until(test: Callable[[], bool], what: str, timeout_seconds: float = 20.0) -> None:
+async def until(test: Callable[[], bool], what: str, timeout_seconds: float = 30.0) -> None:
     """Wait until it is so; the failure says what was waited for."""
     try:
         async with asyncio.timeout(timeout_seconds):

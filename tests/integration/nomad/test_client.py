@@ -39,16 +39,13 @@ async def test_an_agent_that_does_not_answer(agent: FakeNomad) -> None:
 
 async def test_index_and_blocking(client: Client) -> None:
     first = await client.get("/v1/volumes", {"type": "csi", "namespace": "*"})
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     waiting = asyncio.create_task(
-        client.wait("/v1/volumes", {"type": "csi", "namespace": "*"}, index=first.index, wait_seconds=5)
+        client.wait("/v1/volumes", {"type": "csi", "namespace": "*"}, index=first.index, wait_seconds=120)
     )
     await asyncio.sleep(0.1)
     await make_volume(client, "data")
-    second = await waiting
+    second = await asyncio.wait_for(waiting, 30)
     assert second.index > first.index
-    assert loop.time() - began < 3
 
 
 async def test_ids_are_quoted_whole(client: Client) -> None:

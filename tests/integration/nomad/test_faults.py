@@ -17,7 +17,7 @@ from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import HostPathDriver
 from tests.support.nomad.settings import Settings as FakeSettings
 
-LONG = 20.0
+LONG = 30.0
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def test_events_that_fell_out_of_the_buffer_are_found_by_the_list(intake: 
         await agent.add_plugin("hostpath", HostPathDriver())
         client = Client(quick(agent.url))
         await make_volume(client, "v1")
-        async with bridge(agent, intake, resync_seconds=600.0) as adapter:
+        async with bridge(agent, intake, resync_seconds=600.0, stream_first_seconds=0.6) as adapter:
             agent.deny_streams()
             agent.drop_streams()
             await until(lambda: adapter.ready() != "", "the stream is gone")
@@ -60,7 +60,9 @@ def _counted(name: str, count: int) -> dict[str, object]:
 async def test_a_denial_names_the_rule_that_is_missing(intake: MemoryIntake) -> None:
     """Since 1.11.2: 200 and silence. Before: 403. Both say the same to the operator."""
     async with FakeNomad() as agent:
-        adapter = build("east", quick(agent.url, namespaces=["prod"]), secrets=MemorySecrets())
+        adapter = build(
+            "east", quick(agent.url, namespaces=["prod"], stream_first_seconds=0.6), secrets=MemorySecrets()
+        )
         agent.deny_streams()
         rule = 'namespace "prod" { capabilities = ["read-job"] }'
         async with running(adapter.run(lambda key: None, intake, MemorySink())):

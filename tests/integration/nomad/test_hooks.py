@@ -43,6 +43,7 @@ async def test_each_version_asks_once_and_its_status_changes_do_not(
     async with bridge(agent, intake, resync_seconds=1.0):
         await register(client, job("web", "v1", meta=ON))
         await agent.job_settled("web")
+        await until(lambda: len(intake.booked) == 1, "the first, which the second version would take away")
         await register(client, job("web", "v1", meta={**ON, "owner": "me"}))
         await agent.job_settled("web")
         await until(lambda: len(intake.booked) == 2, "two versions")
@@ -80,7 +81,7 @@ async def test_a_denied_stream_is_said_and_hooks_go_on(
 ) -> None:
     await make_volume(client, "v1")
     agent.deny_streams()
-    adapter = build("east", quick(agent.url), secrets=MemorySecrets())
+    adapter = build("east", quick(agent.url, stream_first_seconds=0.6), secrets=MemorySecrets())
     async with running(adapter.run(lambda key: None, intake, MemorySink())):
         await until(lambda: "no first heartbeat" in adapter.ready(), "it is said")
         assert "read-job" in adapter.ready()
@@ -102,8 +103,10 @@ async def test_a_stream_that_cannot_be_read_is_replaced_by_blocking_queries(inta
             async with bridge(agent, mine, resync_seconds=600.0):
                 await register(client, job("web", "v1", meta=ON))
                 await until(lambda seen=mine: len(seen.booked) == 1, "seen by a blocking query")  # type: ignore[misc]
-                streams = len([c for c in agent.calls if c.path == "/v1/event/stream"])
-                assert streams == (0 if version == "1.11.2" else 1)
+                streams = lambda: len([c for c in agent.calls if c.path == "/v1/event/stream"])  # noqa: E731
+                tried = 0 if version == "1.11.2" else 1
+                await until(lambda tried=tried, streams=streams: streams() >= tried, "it has ended")  # type: ignore[misc]
+                assert streams() == tried
             await client.close()
 
 
@@ -217,10 +220,9 @@ async def test_jobs_that_did_not_change_are_not_read_again(
         await register(client, job(f"web{number}", "v1"))
     async with bridge(agent, intake):
         agent.calls.clear()
-        await asyncio.sleep(2.3)
-        paths = [call.path for call in agent.calls if call.path.startswith("/v1/job")]
-        assert paths
-        assert set(paths) == {"/v1/jobs"}
+        paths = lambda: [call.path for call in agent.calls if call.path.startswith("/v1/job")]  # noqa: E731
+        await until(lambda: paths().count("/v1/jobs") >= 3, "some lists")
+        assert set(paths()) == {"/v1/jobs"}
 
 
 async def test_only_the_named_namespaces_are_watched(agent: FakeNomad, client: Client, intake: MemoryIntake) -> None:

@@ -45,8 +45,10 @@ def claims(allocation: str, **more: Any) -> dict[str, Any]:
 
 
 def checker(client: Client, **settings: Any) -> WorkloadIdentities:
+    """It asks for unknown keys once only: no test is as long as the least time between two looks."""
     made = IdentitySettings(**settings)
-    return WorkloadIdentities("east", made, Keys(client, keep_seconds=made.jwks_seconds), Direct(client))
+    keys = Keys(client, keep_seconds=made.jwks_seconds, least_seconds=600)
+    return WorkloadIdentities("east", made, keys, Direct(client))
 
 
 def sign(agent: FakeNomad, payload: dict[str, Any]) -> str:

@@ -78,7 +78,7 @@ async def test_a_plugin_that_is_merely_down_is_waited_for_and_one_without_snapsh
         try:
             await make_volume(client, "data")
             async with serving(agent) as service:
-                done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s")
+                done = await cli(service, "snapshot", "create", "data", "one", "--wait=60s")
                 assert done.returncode == 1
                 assert f"the driver '{DRIVER}' cannot make snapshots (no CREATE_DELETE_SNAPSHOT)" in done.stderr
                 done = await cli(service, "snapshot", "list", "--foreign")
@@ -125,7 +125,7 @@ async def test_a_secret_with_a_comma_is_told_with_its_remedy_and_never_shown(
     secret.write_text(json.dumps({"password": "hunter2,hunter3"}))
     await make_volume(client, "data")
     async with serving(agent, secret=f"file:{secret}") as service:
-        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=60s", "--json")
         assert done.returncode == 0, done.stderr
         uid = json.loads(done.stdout)["snapshot"]["uid"]
         done = await cli(service, "snapshot", "list", "--foreign", "--driver", DRIVER)
@@ -150,7 +150,7 @@ async def test_a_kill_during_the_create_leaves_one_volume_and_it_is_registered(
     """kill -9 while CreateVolume is with Nomad, which has made it or not: the next start ends with one volume."""
     await make_volume(client, "data")
     async with serving(agent) as service:
-        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=60s", "--json")
         uid = json.loads(done.stdout)["snapshot"]["uid"]
         before = set(driver.volumes)
         agent.cut_next("PUT", "/v1/volume/csi/*/create", after=when == "after it", times=1000)
@@ -177,7 +177,7 @@ async def test_a_restore_that_nomad_loses_and_then_refuses_is_abandoned_with_its
 ) -> None:
     await make_volume(client, "data")
     async with serving(agent) as service:
-        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=60s", "--json")
         uid = json.loads(done.stdout)["snapshot"]["uid"]
         agent.fail_next(
             "PUT", "/v1/volume/csi/*/create", text="rpc error: code = Internal desc = the pool went away", times=1000
@@ -195,4 +195,8 @@ async def test_a_restore_that_nomad_loses_and_then_refuses_is_abandoned_with_its
         assert done.returncode == 1
         assert f"the volume 'restore-{operation}' may be on the backend (ABANDONED)" in done.stderr
         assert "look for it on the backend" in done.stderr
-        assert "snapbridge_orphan_possible_total 1.0" in await asyncio.to_thread(service.metrics)
+
+        async def counted() -> bool:
+            return "snapbridge_orphan_possible_total 1.0" in await asyncio.to_thread(service.metrics)
+
+        await eventually(counted, "it is counted", 30)

@@ -131,7 +131,8 @@ async def test_what_is_not_answered_is_lost_when_our_time_is_over(agent: FakeNom
         await until(lambda: first.why_not() == "", "it leads", LONG)
         agent.fail_next("*", "/v1/var/*", status=500, text="No cluster leader", times=-1)
         over = asyncio.create_task(first.lost())
-        await asyncio.sleep(2.5)
+        await until(lambda: any(call.status == 500 for call in agent.calls), "a renewal that failed", LONG)
+        await asyncio.sleep(0.2)
         assert first.why_not() == ""
         assert not over.done(), "an election of Nomad's own servers is outlived"
         watch.ahead += 10.0

@@ -60,8 +60,10 @@ async def test_it_is_cut_in_the_end_although_somebody_writes_and_that_is_said(
     agent: FakeNomad, client: Client, intake: MemoryIntake
 ) -> None:
     await make_volume(client, "v1")
+    row = job("web", "v1", meta={**STOP, "snapbridge_on_stop_wait": "0.4"})
+    row["TaskGroups"][0]["Count"] = 0  # nobody else writes, however slowly an allocation ends
     async with bridge(agent, intake):
-        await register(client, job("web", "v1", meta={**STOP, "snapbridge_on_stop_wait": "0.4"}))
+        await register(client, row)
         await agent.job_settled("web")
         hold(agent)
         await stop(client)
@@ -138,6 +140,25 @@ async def test_a_purge_that_is_seen_is_a_stop_and_its_summary_goes_afterwards(
         let_go(agent)
         await until(lambda: len(intake.booked) == 1, "the final snapshot", 20)
         await until(lambda: path not in agent.state.variables, "no summary of a job that is gone", 20)
+        assert adapter.problems() == []
+
+
+async def test_a_purge_that_the_list_sees_before_its_event_comes_is_a_stop_all_the_same(
+    agent: FakeNomad, client: Client, intake: MemoryIntake
+) -> None:
+    """The list that follows a new connection knows the job no more; its last event comes right after it."""
+    await make_volume(client, "v1")
+    async with bridge(agent, intake, resync_seconds=600.0) as adapter:
+        await register(client, job("web", "v1", meta=STOP))
+        await agent.job_settled("web")
+        path = ("default", "snapbridge/status/web")
+        await until(lambda: path in agent.state.variables, "the job is known")
+        agent.drop_streams()
+        await stop(client, purge="true")
+        await until(lambda: len(intake.booked) == 1, "the final snapshot")
+        await until(lambda: adapter.ready() == "", "it streams again")
+        await until(lambda: path not in agent.state.variables, "no summary of a job that is gone")
+        assert len(intake.asks) == 1
         assert adapter.problems() == []
 
 

@@ -250,15 +250,21 @@ async def test_an_earlier_call_takes_the_claim_away(place: Place) -> None:
 
 
 async def test_the_bound_thaws_although_the_cut_goes_on(place: Place) -> None:
-    await place.run(snapbridge_quiesce_seconds="4")
+    await place.run(snapbridge_quiesce_seconds="6")
     guard = place.guard()
-    hold = await held(place, guard)
-    assert place.marker.exists()
-    await until(lambda: not place.marker.exists(), "the bound has thawed it", LIMIT)
-    assert hold.seconds_left() == 0
-    await guard.after_cut(hold, MADE)
-    assert "the time of the freeze was up" in (await place.labels())["consistency_why"]
-    assert await place.notes() == []
+    for _ in range(3):
+        hold = await held(place, guard)
+        assert place.marker.exists()
+        await until(lambda: not place.marker.exists(), "the bound has thawed it", LIMIT)
+        assert hold.seconds_left() == 0
+        await guard.after_cut(hold, MADE)
+        why = (await place.labels())["consistency_why"]
+        assert await place.notes() == []
+        if (
+            "thawed by something else" not in why
+        ):  # else this machine stood still, and the task's own switch was first
+            break
+    assert "the time of the freeze was up" in why
 
 
 async def test_a_cancelled_freeze_thaws_before_it_gives_way(place: Place) -> None:
@@ -286,7 +292,7 @@ async def test_the_next_process_thaws_what_the_last_one_left(place: Place) -> No
     guard = place.guard()
     async with running(guard.run()):
         await until(lambda: not place.marker.exists(), "thawed by the next process", LIMIT)
-        for _ in range(200):
+        for _ in range(600):
             if not await place.notes():
                 break
             await asyncio.sleep(0.05)
@@ -455,7 +461,7 @@ async def test_a_thaw_that_hangs_keeps_no_other_task_waiting(place: Place) -> No
         await place.ledger.put_operation(note)
     guard = place.guard()
     async with running(guard.run()):
-        await until(lambda: not place.marker.exists(), "the other one is thawed", 20.0)
+        await until(lambda: not place.marker.exists(), "the other one is thawed", LIMIT)
         gate.touch()
         await until(lambda: not guard.problems(), "and the first one too", LIMIT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ from tests.support.reverting import LIMITS, MemoryBook, no_records
 OPERATION = "0f2c4e6a"
 SCALING = {"Enabled": True, "Min": 1, "Max": 3}
 """With it a group cannot be scaled to 0, so the whole job is stopped."""
+PATIENT = dataclasses.replace(LIMITS, pause=1200.0, free=1200.0, verify=1200.0)
+"""Virtual seconds: fifty of them pass in one of the agent, whose processes take the time that they are given."""
 STRIKES = ("crash before", "crash after", "lost after")
 
 
@@ -111,7 +114,7 @@ class Story:
             workloads=NomadWorkloads(client),
         )  # fmt: skip
         tools = work.Tools(plugins=cast(Any, _Plugins(calls)), clock=self.clock, writer="w")
-        return client, Reverts({"east": one}, cast(Any, self), operations, tools, limits=LIMITS)
+        return client, Reverts({"east": one}, cast(Any, self), operations, tools, limits=PATIENT)
 
 
 class _Cluster:

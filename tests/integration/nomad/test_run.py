@@ -48,7 +48,7 @@ def service() -> Iterator[Running]:
 async def command(agent: FakeNomad, service: Running, *words: str, stdin: str = "") -> tuple[int, str, str]:
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "bridge", "nomad", *words],
-        input=stdin, capture_output=True, text=True, check=False, timeout=60,
+        input=stdin, capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": service.url, "NO_COLOR": "1"},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
@@ -67,7 +67,7 @@ async def version(client: Client) -> tuple[int, str]:
 
 
 async def until_asked(service: Running) -> None:
-    for _ in range(400):
+    for _ in range(1200):
         if service.desk.drafts:
             return
         await asyncio.sleep(0.05)
@@ -135,7 +135,7 @@ async def test_without_the_service_nothing_is_registered(agent: FakeNomad, clien
     env = {**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": "http://127.0.0.1:1"}
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "bridge", "nomad", "run", "-"], input=json.dumps(job("2")),
-        capture_output=True, text=True, check=False, timeout=60, env=env,
+        capture_output=True, text=True, check=False, timeout=120, env=env,
     )  # fmt: skip
     assert done.returncode == 1
     assert "no service answers" in done.stderr

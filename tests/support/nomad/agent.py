@@ -66,6 +66,7 @@ class FakeNomad:
         self.wedged: dict[tuple[str, str], asyncio.Event] = {}
         self.plugin_drivers: dict[str, Driver] = {}
         self.plugin_sockets: dict[str, str] = {}
+        self._said_down: set[str] = set()
         self.server_id = new_id()
         self.started_at = stamp()
         # Short, so that the Task API's socket stays below the 108 bytes of a unix path.
@@ -362,6 +363,8 @@ class FakeNomad:
             await asyncio.sleep(self.settings.fingerprint_seconds)
             if plugin.allocation_id != allocation.id:
                 return
+            if plugin.id in self._said_down:
+                continue
             try:
                 await plugin.driver.facts()
             except DriverError:
@@ -379,7 +382,8 @@ class FakeNomad:
             plugins.set_health(self, plugin, healthy=False)
 
     def set_plugin_health(self, plugin_id: str, healthy: bool) -> None:
-        """Say that a fingerprint failed or worked again."""
+        """Say that a fingerprint failed, for as long as nothing else is said, or worked again."""
+        (self._said_down.discard if healthy else self._said_down.add)(plugin_id)
         plugins.set_health(self, self.state.plugins[plugin_id], healthy)
 
     async def replace_plugin_allocation(self, plugin_id: str) -> str:
