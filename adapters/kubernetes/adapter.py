@@ -21,6 +21,7 @@ from adapters.kubernetes.facts import path
 from adapters.kubernetes.groups.means import GROUP, ClusterMeans
 from adapters.kubernetes.groups.side import Groups
 from adapters.kubernetes.intake import Door
+from adapters.kubernetes.left_holds import LeftHolds
 from adapters.kubernetes.ownership import Ownership
 from adapters.kubernetes.reflector import Pace, Reflector, catch_up
 from adapters.kubernetes.requests import SnapshotRequests
@@ -92,6 +93,9 @@ class Cluster:
         means = ClusterMeans(cluster, writer, self._events, clock, self.requests.claims, self.ownership)
         self.groups = Groups(self.world, means, ways.group_naming)
         self._with_groups = ways.groups
+        self._left_holds = LeftHolds(
+            self.world, self.requests.claims, self.ownership, all_read=self._knows_all_holders
+        )
         self.volumes = ClaimedVolumes(cluster, self.world, writer, self.client)
         self.secrets = ClusterSecrets(self.client)
         self.delegation = Delegation(cluster, self.world, self.ownership)
@@ -101,9 +105,12 @@ class Cluster:
             for resource, cache in self.world.caches.items()
         ]
         self._wake: Callable[[str], None] = lambda _uid: None
-        self.world.listen(lambda uid: self._wake(uid))
+        self._listen()
         if ways.groups:
             self._serve_groups(ways.pace)
+
+    def _listen(self) -> None:
+        self.world.listen(lambda uid: self._wake(uid))
         self.world.contents.listen(self._on_content)
         self.world.classes.listen(self._on_class)
         self.world.snapshots.listen(self._on_snapshot)
@@ -134,9 +141,17 @@ class Cluster:
 
     def on_record(self, driver: str) -> OnRecord:
         """What the contents and group contents of this driver name, whoever made or acts on them."""
-        if not (self.world.synced and (self.groups.world.synced or not self._with_groups)):
+        if not (self.world.synced and self._has_read_groups):
             raise NotSyncedError(f"cluster {self.cluster} is not read yet")
         return on_record.of(driver, self.world.contents.all(), self.groups.world.contents.all())
+
+    @property
+    def _has_read_groups(self) -> bool:
+        return self.groups.world.synced or not self._with_groups
+
+    def _knows_all_holders(self) -> bool:
+        """Whether it is known who needs a claim; a cluster without the group kinds has no groups that do."""
+        return self.world.synced and (self._has_read_groups or self.groups.world.absent)
 
     def _acting(self, driver: str) -> AbstractAsyncContextManager[None]:
         return self.election.acting(driver) if self.election is not None else always()
@@ -172,6 +187,7 @@ class Cluster:
                     group.create_task(reflector.run(), name=f"{self.cluster}-{reflector.plural}")
                 group.create_task(self.ownership.run(lambda uid: self._wake(uid)), name=f"{self.cluster}-leases")
                 group.create_task(self.requests.claims.run(), name=f"{self.cluster}-claims")
+                group.create_task(self._left_holds.run(), name=f"{self.cluster}-left-holds")
                 if self.election is not None:
                     run_election = self.election.run(self._catch_up, self._on_synced)
                     group.create_task(run_election, name=f"{self.cluster}-election")

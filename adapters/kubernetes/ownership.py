@@ -94,6 +94,13 @@ class Ownership:
         self._turned_away.setdefault(driver, set()).add(uid)
         return False
 
+    def acts(self, driver: str) -> bool | None:
+        """`ours` without a snapshot that waits for the answer; None while it is not known."""
+        self.meet(driver)
+        if driver not in self._looked_up and not self._blind:
+            return None
+        return self._may(driver)
+
     def why_not(self, driver: str) -> str:
         """Why `ours` said no."""
         reason = self._reason(driver)

@@ -57,8 +57,9 @@ class World:
             trim.whole, {"default": _default_classes, "malformed": malformed(wellformed.klass)}, shared=True
         )
         self.claims = Cache(
-            trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim}, shared=True
-        )
+            trim.claim, {"restoring": _restoring, "by-namespace": _namespace, "held": _held_claim,
+             "held-anywhere": _held_anywhere}, shared=True,
+        )  # fmt: skip
         self.volumes = Cache(trim.volume, {"by-handle": _by_handle}, shared=True)
         self.caches: dict[names.Resource, Cache] = {
             names.SNAPSHOTS: self.snapshots,
@@ -363,6 +364,10 @@ def _namespace(claim: Object) -> Iterable[str]:
 def _held_claim(claim: Object) -> Iterable[str]:
     held = names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
     return (claim["metadata"]["namespace"],) if held else ()
+
+
+def _held_anywhere(claim: Object) -> Iterable[str]:
+    return ("yes",) if any(_held_claim(claim)) else ()
 
 
 def _by_handle(volume: Object) -> Iterable[str]:

@@ -1,0 +1,27 @@
+"""Holds on claims that no snapshot stands for any more: the merged mode lets its own drivers' go, and no others."""
+
+from __future__ import annotations
+
+from adapters.kubernetes import names
+from tests.integration.kubernetes import stand as stands
+from tests.support.bed.controlplane import ControlPlane
+
+
+def is_held(stand: stands.Stand, namespace: str, name: str) -> bool:
+    claim = stand.cluster.world.claims.get(namespace, name)
+    return claim is not None and names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
+
+
+async def test_what_a_crash_left_is_let_go_at_the_start(control_plane: ControlPlane, namespace: str) -> None:
+    """Its VolumeSnapshot has been taken away by force: nothing but a look at the claims themselves finds it."""
+    async with stands.running(control_plane) as stand:
+        plugin = stand.plugin
+        await stand.volume(namespace, "data")
+        await stand.volume(namespace, "theirs", "csi.of.others")
+        for name in ("data", "theirs"):
+            patch = f'{{"metadata":{{"finalizers":["{names.CLAIM_FINALIZER}"]}}}}'
+            await stand.kubectl("patch", "pvc", name, "-n", namespace, "--type=merge", "-p", patch)
+    async with stands.running(control_plane, plugin=plugin) as stand:
+        await stand.until_known(lambda: not is_held(stand, namespace, "data"))
+        await stand.settle()
+        assert is_held(stand, namespace, "theirs")
