@@ -78,16 +78,16 @@ class ApiCalls:
         """One snapshot per request: with several, an error would hide those that were made."""
 
         async def call() -> Outcome[CutSnapshot]:
-            ids = await self._handles.of(self._plugin_id, volume_handle)
-            if not ids:
+            source = await self._registered(volume_handle)
+            if source is None:
                 why = f"no Nomad volume of {self._plugin_id!r} has the handle {volume_handle!r}"
                 return _refused("NOT_FOUND", why, "register the volume with its external_id")
             item = {
-                "SourceVolumeID": ids[0].id, "PluginID": self._plugin_id, "Name": name,
+                "SourceVolumeID": source.id, "PluginID": self._plugin_id, "Name": name,
                 "Secrets": dict(secrets), "Parameters": dict(parameters),
             }  # fmt: skip
             answer = await self._client.call(
-                "PUT", "/v1/volumes/snapshot", {"namespace": ids[0].namespace}, body={"Snapshots": [item]},
+                "PUT", "/v1/volumes/snapshot", {"namespace": source.namespace}, body={"Snapshots": [item]},
                 timeout_seconds=CALL_SECONDS,
             )  # fmt: skip
             rows = (answer.data or {}).get("Snapshots") or []
@@ -101,6 +101,22 @@ class ApiCalls:
             return Done(cut)
 
         return await self._alone(call, secrets)
+
+    async def _registered(self, handle: str) -> VolumeId | None:
+        """An id that stands for this volume now. Nomad is told an id and not a handle, and an id that was listed
+        before may have gone since, or stand for another volume: then another volume would be cut."""
+        for known in await self._handles.of(self._plugin_id, handle):
+            if wire.unreachable_id(known.id):
+                continue  # only the list tells of it
+            try:
+                row = await read_volume(self._client, known.namespace, known.id)
+            except AnswerError as error:
+                if error.status != 404:
+                    raise
+                continue
+            if row.get("PluginID") == self._plugin_id and wire.volume_handle(row) == handle:
+                return known
+        return next(iter(await self._handles.of(self._plugin_id, handle, fresh=True)), None)
 
     async def delete_snapshot(self, *, handle: str, secrets: SecretMap) -> Outcome[None]:
         """Nomad adds none of its stored secrets here; they must come from us."""

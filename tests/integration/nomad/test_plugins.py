@@ -10,13 +10,14 @@ import pytest
 from adapters.nomad.client import Client
 from adapters.nomad.handles import Handles
 from adapters.nomad.plugins import ApiCalls
+from adapters.nomad.volumes import NomadVolumes
 from bridge.model.failure import Failure, FailureKind
 from bridge.model.outcome import Done, Failed, Outcome
 from bridge.model.plugin import Route
 from bridge.model.snapshot import CutSnapshot, HandleSource
-from bridge.model.volume import NewVolume
+from bridge.model.volume import NewVolume, Volume
 from tests.integration.nomad.conftest import job, make_volume, register
-from tests.integration.nomad.doubles import quick
+from tests.integration.nomad.doubles import MemorySecrets, quick
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import DriverFacts, HostPathDriver, ScriptedDriver
 
@@ -80,6 +81,42 @@ async def test_a_volume_with_a_slash_in_its_id_can_still_be_cut(client: Client, 
     handle = await make_volume(client, "x", ID="a/b")
     cut = value(await calls.create_snapshot(name="s1", volume_handle=handle, parameters={}, secrets={}))
     assert cut.source_handle == handle
+
+
+async def test_a_volume_is_cut_by_the_id_that_it_has_now(
+    client: Client, calls: ApiCalls, driver: HostPathDriver
+) -> None:
+    """Ids come and go under a handle: a restored volume gets its name, a reverted one another, people rename."""
+    handle = await make_volume(client, "first")
+    value(await calls.create_snapshot(name="s1", volume_handle=handle, parameters={}, secrets={}))
+    await client.call("DELETE", "/v1/volume/csi/first")
+    row = {
+        "ID": "second", "Name": "second", "PluginID": "hostpath", "ExternalID": handle,
+        "RequestedCapabilities": [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}],
+    }  # fmt: skip
+    await client.call("PUT", "/v1/volume/csi/second", body={"Volumes": [row]})
+    cut = value(await calls.create_snapshot(name="s2", volume_handle=handle, parameters={}, secrets={}))
+    assert cut.source_handle == handle
+    await client.call("DELETE", "/v1/volume/csi/second")
+    other = await make_volume(client, "second", Name="made-another")
+    outcome = await calls.create_snapshot(name="s3", volume_handle=handle, parameters={}, secrets={})
+    assert (failure(outcome).kind, failure(outcome).code) == (REFUSED, "NOT_FOUND")
+    assert other not in [made.source_id for made in driver.snapshots.values()], "another volume was cut"
+
+
+async def test_a_restored_volume_can_be_cut_at_once(client: Client, driver: HostPathDriver) -> None:
+    """It was registered under a passing id a moment ago, which comes before its name in the list."""
+    handles = Handles(client)
+    calls = ApiCalls("east", client, handles, plugin_id="hostpath", driver="hostpath.csi.k8s.io")
+    made = await calls.create_volume(new=NewVolume("r1", "hostpath.csi.k8s.io", None, 1 << 20), secrets={})
+    assert isinstance(made, Done)
+    volumes = NomadVolumes("east", client, handles, MemorySecrets())
+    wanted = Volume("east", "default", "web-copy", "hostpath.csi.k8s.io", made.value.handle, 1 << 20)
+    await volumes.register(wanted, None)
+    cut = value(
+        await calls.create_snapshot(name="s1", volume_handle=made.value.handle, parameters={}, secrets={})
+    )
+    assert cut.source_handle == made.value.handle
 
 
 async def test_a_name_of_another_volumes_snapshot(client: Client, calls: ApiCalls) -> None:
