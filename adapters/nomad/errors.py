@@ -108,6 +108,8 @@ TABLE: tuple[Row, ...] = (
     _row(r"volume in use", REFUSED, "FAILED_PRECONDITION", "volumes.json: deregister a volume in use: 500",
          hint="stop what claims it; `nomad volume status` names the allocations"),
     _row(r"volume not found", REFUSED, "NOT_FOUND", "volumes.json: deregister a volume that is not there"),
+    _row(r'job "[^"]*" is in nonexistent namespace', REFUSED, "NOT_FOUND",
+         "jobs.json: register in an unknown namespace", hint="make the namespace, or name another one"),
     _row(r"is in nonexistent namespace", UNSURE, "NAMESPACE_NOT_FOUND",
          "volumes.json: create in an unknown namespace: 500, but the plugin has made the volume already (leak)",
          hint="make the namespace; the plugin may hold the volume already"),

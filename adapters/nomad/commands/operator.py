@@ -15,7 +15,7 @@ from adapters.nomad import errors
 from adapters.nomad.client import Client
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings
-from bridge.model.failure import BridgeError, ConflictError, DeniedError, NotFoundError
+from bridge.model.failure import BridgeError, ConflictError, DeniedError, InvalidError, NotFoundError
 from bridge.ports.commands import Exit, Json, StopError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:4646"
@@ -25,6 +25,7 @@ _CODES: Mapping[type[BridgeError], Exit] = {
     NotFoundError: Exit.NOT_FOUND,
     ConflictError: Exit.CONFLICT,
     DeniedError: Exit.DENIED,
+    InvalidError: Exit.USAGE,
 }
 
 

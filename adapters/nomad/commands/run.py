@@ -71,10 +71,17 @@ def _read(call: Call, operator: Operator) -> tuple[Json, Json]:
     variables = dict(call.values["var"])
     if text.lstrip().startswith("{"):
         return _json(name, text), {"Source": text, "Format": "json"}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in variables.items()]
-    body = {"JobHCL": text, "Canonicalize": True, "Variables": "\n".join(lines)}
+    lines = [f"{key} = {_quoted(value)}" for key, value in variables.items()]
+    # Not with Nomad's defaults: they would name the namespace `default` where the file names none.
+    body = {"JobHCL": text, "Canonicalize": False, "Variables": "\n".join(lines)}
     job = operator.call("POST", "/v1/jobs/parse", {}, body, f"read {name}")
     return dict(job), {"Source": text, "Format": "hcl2", "VariableFlags": variables}
+
+
+def _quoted(value: str) -> str:
+    """A text of HCL that means this value, whatever it holds: `${` and `%{` would begin a template."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("${", "$${").replace("%{", "%%{")
 
 
 def _json(name: str, text: str) -> Json:

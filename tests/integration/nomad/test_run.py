@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.nomad.client import Client
+from adapters.nomad.commands import run as runs
 from bridge.model.failure import Failure, FailureKind
 from tests.integration.nomad.conftest import make_volume
 from tests.support.api import Running, running
@@ -45,11 +46,14 @@ def service() -> Iterator[Running]:
         yield found
 
 
-async def command(agent: FakeNomad, service: Running, *words: str, stdin: str = "") -> tuple[int, str, str]:
+async def command(
+    agent: FakeNomad, service: Running, *words: str, stdin: str = "", namespace: str = ""
+) -> tuple[int, str, str]:
+    env = {**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": service.url, "NO_COLOR": "1"}
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "bridge", "nomad", *words],
         input=stdin, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": service.url, "NO_COLOR": "1"},
+        env={**env, "NOMAD_NAMESPACE": namespace},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -122,11 +126,39 @@ async def test_hcl_is_read_by_nomad_and_a_version_without_instances_mounts_its_v
     assert (code, out) == (0, "job shop registered as version 0\n"), err
     assert await version(client) == (0, "2")
     code, _, err = await command(agent, service, "run", "-", stdin="job {")
-    assert code == 1
+    assert code == 2
     assert "could not read -" in err
     code, _, err = await command(agent, service, "run", "no-such-file")
     assert code == 2
     assert "no-such-file cannot be read" in err
+
+
+async def test_a_job_file_without_a_namespace_means_the_one_of_the_environment(
+    agent: FakeNomad, client: Client, service: Running
+) -> None:
+    """As for `nomad job run`. Else it would be registered a second time, in `default`, and nothing snapshotted."""
+    agent.state.put_namespace("prod")
+    await make_volume(client, "db", Namespace="prod")
+    await client.call("PUT", "/v1/jobs", {"namespace": "prod"}, body={"Job": {**job("1"), "Namespace": "prod"}})
+    asked = asyncio.create_task(command(agent, service, "run", "--detach", "-", stdin=HCL, namespace="prod"))
+    await until_asked(service)
+    await let_it_be_ready(service)
+    code, out, err = await asked
+    assert (code, out) == (0, "job shop registered as version 1\n"), err
+    assert [draft.namespace for draft in service.desk.drafts] == ["prod"]
+    assert (await client.get("/v1/jobs", {"namespace": "default", "prefix": "shop"})).data == []
+    own = HCL.replace('job "shop" {', 'job "own" {\n  namespace = "default"')
+    code, out, err = await command(agent, service, "run", "--detach", "-", stdin=own, namespace="prod")
+    assert (code, out) == (0, "job own registered as version 0\n"), err
+    assert (await client.get("/v1/job/own", {"namespace": "default"})).data["Version"] == 0
+    code, _, err = await command(agent, service, "run", "--detach", "-", stdin=HCL, namespace="nowhere")
+    assert code == 4
+    assert 'job "shop" is in nonexistent namespace "nowhere"' in err
+    assert "make the namespace, or name another one" in err
+
+
+def test_a_variables_value_is_never_a_template() -> None:
+    assert runs._quoted('a "b" ${c} %{if} 😀') == '"a \\"b\\" $${c} %%{if} 😀"'
 
 
 async def test_without_the_service_nothing_is_registered(agent: FakeNomad, client: Client, service: Running) -> None:
