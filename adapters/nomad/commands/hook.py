@@ -155,12 +155,15 @@ def _failed(volume: str, snapshot: Json, operation: Json) -> StopError:
 
 
 def snapshot_name(task: Task, volume: str, moment: str) -> str:
-    """The same for each repeat by this allocation, and no other allocation's.
+    """The same for each repeat by this allocation, and no other allocation's nor volume's: a name that is taken
+    would stop the deployment.
 
-    >>> snapshot_name(Task("web", "g", "t", "default", "a1b2c3d4-0", "0", ""), "web/data[0]", "before")
-    'web-web-data-0-before-a1b2c3d4'
+    >>> snapshot_name(Task("web", "g", "t", "default", "a1b2c3d4-0", "0", ""), "web-data", "before")
+    'web-web-data-before-a1b2c3d4'
     """
-    parts = (_plain(task.job), _plain(volume), moment, task.allocation[:8])
+    shown = _plain(volume)
+    digest = "" if shown == volume else hashlib.sha256(volume.encode()).hexdigest()[:6]
+    parts = (_plain(task.job), shown, digest, moment, task.allocation[:8])
     return "-".join(text for text in parts if text)
 
 

@@ -155,9 +155,10 @@ def _ask(call: Call, service: Service, current: Json, volume: str, run: str) -> 
 
 
 def _name(volume: str, version: int, run: str) -> str:
-    """What `snapshot list` shows; brackets and the like are not for names."""
-    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in volume).strip("-")
-    return f"{plain[:60]}-v{version}-{run}"
+    """What `snapshot list` shows; brackets and the like are not for names. No other volume of this run has it."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in volume).strip("-")[:60]
+    digest = "" if plain == volume else hashlib.sha256(volume.encode()).hexdigest()[:6]
+    return "-".join(text for text in (plain, digest, f"v{version}", run) if text)
 
 
 def _is_cut(operation: Json) -> bool:
