@@ -52,7 +52,7 @@ class Summaries:
                 self._leave(place, index)
                 return True
             self._foreign.discard(place)
-            whole = {**items, **summary.carried(there, volumes)}
+            whole = summary.bounded({**items, **summary.carried(there, volumes)})
             if there != whole:
                 query = {"namespace": place[0], "cas": str(index)}
                 await self._client.call("PUT", f"/v1/var/{place[1]}", query, body={"Items": whole})

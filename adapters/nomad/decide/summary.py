@@ -18,8 +18,8 @@ MARK = "snapbridge"
 VOLUME = "volume."
 """`volume.<id>` is the key of a volume's text."""
 MOST_BYTES = 60_000
-_MOST_LIST = 8_000
-_MOST_TEXT = 2_000
+_MOST_LIST_BYTES = 8_000
+_MOST_TEXT_BYTES = 2_000
 _SETTLED = (SnapshotState.READY, SnapshotState.RETAINED, SnapshotState.GONE)
 _UTC = datetime.UTC
 
@@ -68,7 +68,7 @@ class Facts:
 
 
 def items(facts: Facts) -> dict[str, str]:
-    """The variable's items."""
+    """The variable's items, whatever their size: see `bounded`."""
     found = {
         MARK_KEY: MARK,
         "job_version": str(facts.version),
@@ -77,19 +77,26 @@ def items(facts: Facts) -> dict[str, str]:
     }
     if facts.notes:
         found["notes"] = _list(facts.notes)
-    size = sum(len((key + value).encode()) for key, value in found.items())
+    return found | {VOLUME + line.volume: _text(line, facts.link) for line in facts.lines}
+
+
+def bounded(found: Mapping[str, str]) -> dict[str, str]:
+    """The items with as many of the volumes' texts as there is room for; the others are counted."""
+    kept = {key: text for key, text in found.items() if not key.startswith(VOLUME)}
+    size = sum(len((key + text).encode()) for key, text in kept.items())
     left_out = 0
-    for line in facts.lines:
-        key, text = VOLUME + line.volume, _text(line, facts.link)
+    for key, text in found.items():
+        if key in kept:
+            continue
         cost = len((key + text).encode())
         if size + cost > MOST_BYTES:
             left_out += 1
             continue
         size += cost
-        found[key] = text
+        kept[key] = text
     if left_out:
-        found["more"] = f"{left_out} more volumes have no room here; the command lists them"
-    return found
+        kept["more"] = f"{left_out} more volumes have no room here; the command lists them"
+    return kept
 
 
 def is_ours(found: Mapping[str, str]) -> bool:
@@ -115,14 +122,17 @@ def command(namespace: str, job: str) -> str:
 
 
 def _list(texts: Sequence[str]) -> str:
-    text = "\n".join(texts)
-    return text if len(text) <= _MOST_LIST else f"{text[:_MOST_LIST]}…"
+    return _cut("\n".join(texts), _MOST_LIST_BYTES)
 
 
 def _text(line: VolumeLine, link: str) -> str:
     rows = [f"{key}: {value}" for key, value in _rows(line, link) if value]
-    text = "\n".join(rows) or "no snapshot yet"
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+    return _cut("\n".join(rows) or "no snapshot yet", _MOST_TEXT_BYTES)
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    raw = text.encode()
+    return text if len(raw) <= most_bytes else f"{raw[:most_bytes].decode(errors='ignore')}…"
 
 
 def _rows(line: VolumeLine, link: str) -> Sequence[tuple[str, str]]:

@@ -39,11 +39,27 @@ def test_a_volume_without_a_snapshot_says_so_and_one_that_waits_says_for_what() 
 
 def test_it_never_grows_beyond_what_a_variable_takes() -> None:
     lines = [summary.VolumeLine(f"volume-{number}[{number}]", LAST, "ü" * 4000) for number in range(500)]
-    facts = summary.Facts("default", "web", 3, lines, ["p" * 9000] * 3, ["n" * 9000], "https://x")
-    found = summary.items(facts)
+    facts = summary.Facts("default", "web", 3, lines, ["世" * 9000] * 3, ["界" * 9000], "https://x")
+    assert_fits(summary.bounded(summary.items(facts)), 500)
+
+
+def test_what_is_carried_over_from_before_a_restart_fits_too() -> None:
+    """A refused write would be tried again for ever, and the summary stay what it was."""
+    lines = [summary.VolumeLine(f"volume-{number}", with_state(SnapshotState.READY)) for number in range(300)]
+    full = summary.bounded(summary.items(summary.Facts("default", "web", 3, lines, [], [], "https://x" + "y" * 60)))
+    assert "more" in full
+    wrong = ["世" * 9000]
+    after = summary.items(summary.Facts("default", "web", 4, [summary.VolumeLine(one.volume) for one in lines], wrong))
+    carried = summary.carried(full, [line.volume for line in lines])
+    assert carried
+    assert_fits(summary.bounded({**after, **carried}), 300)
+
+
+def assert_fits(found: dict[str, str], volumes: int) -> None:
+    """Below what Nomad takes, and nothing is left out in silence."""
     assert sum(len((key + value).encode()) for key, value in found.items()) <= 64 * 1024
     shown = [key for key in found if key.startswith("volume.")]
-    assert found["more"].startswith(f"{500 - len(shown)} more volumes")
+    assert found["more"].startswith(f"{volumes - len(shown)} more volumes")
     assert shown
 
 
