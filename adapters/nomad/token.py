@@ -8,11 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
+import re
 import time
 
 from bridge.model.failure import UnavailableError
 
 _LOOK_AGAIN_SECONDS = 5.0
+_TOKEN = re.compile(rb"[!-~]+")
+"""What a header can carry, without blanks."""
+
+
+class _NoTokenError(Exception):
+    """The file holds something else."""
 
 
 class Token:
@@ -31,7 +38,7 @@ class Token:
     async def get(self, *, fresh: bool = False) -> str:
         """The token. `fresh` looks at the file even if it was looked at a moment ago.
 
-        UnavailableError when the file cannot be read.
+        UnavailableError when the file cannot be read, or has never held a token.
         """
         if self._env:
             return os.environ.get(self._env, "")
@@ -45,6 +52,13 @@ class Token:
                     f"the token file {self._file} cannot be read: {error.strerror or error}",
                     hint="check token_file and its permissions",
                 ) from error
+            except _NoTokenError:  # what is in it is shown nowhere
+                if self._value:
+                    return self._value  # somebody is just writing it; the next call looks again
+                raise UnavailableError(
+                    f"the token file {self._file} does not hold one token",
+                    hint="token_file is a file with the token's SecretID, or a workload identity, and nothing else",
+                ) from None
             self._looked = time.monotonic()
         return self._value
 
@@ -52,5 +66,8 @@ class Token:
         status = file.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
-            self._value = file.read_text(encoding="utf-8").strip()
+            value = file.read_bytes().strip()
+            if _TOKEN.fullmatch(value) is None:
+                raise _NoTokenError
+            self._value = value.decode("ascii")
             self._stamp = stamp

@@ -88,6 +88,28 @@ async def test_a_token_file_that_is_missing_is_named(agent: FakeNomad) -> None:
     await client.close()
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"two tokens\n", b"one\ntwo\n", b"\xff\xfe\x00", b"caf\xc3\xa9"])
+async def test_a_token_file_without_one_token_is_named_and_read_again(
+    agent: FakeNomad, tmp_path: pathlib.Path, content: bytes
+) -> None:
+    """Without a word of what is in it; and nobody goes on as nobody, which would look like missing rights."""
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    client = Client(quick(agent.url, token_file=str(file)))
+    agent.calls.clear()
+    with pytest.raises(UnavailableError, match="does not hold one token") as caught:
+        await client.get("/v1/jobs")
+    assert str(file) in caught.value.message
+    assert "two tokens" not in str(caught.value)
+    assert agent.calls == []
+    file.write_text("9f7a7d2e-0000-0000-0000-000000000000\n")
+    assert (await client.get("/v1/jobs")).data is not None
+    file.write_bytes(content)
+    assert await client.token.get(fresh=True) == "9f7a7d2e-0000-0000-0000-000000000000", "it is just being written"
+    assert {call.token for call in agent.calls} == {"9f7a7d2e-0000-0000-0000-000000000000"}
+    await client.close()
+
+
 async def test_python_nomad_and_the_client_read_the_same(agent: FakeNomad, client: Client) -> None:
     await make_volume(client, "data")
     allocation = next(iter(agent.state.allocations))

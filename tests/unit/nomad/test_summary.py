@@ -49,7 +49,8 @@ def test_what_is_carried_over_from_before_a_restart_fits_too() -> None:
     full = summary.bounded(summary.items(summary.Facts("default", "web", 3, lines, [], [], "https://x" + "y" * 60)))
     assert "more" in full
     wrong = ["世" * 9000]
-    after = summary.items(summary.Facts("default", "web", 4, [summary.VolumeLine(one.volume) for one in lines], wrong))
+    unknown = [summary.VolumeLine(one.volume) for one in lines]
+    after = summary.items(summary.Facts("default", "web", 4, unknown, wrong))
     carried = summary.carried(full, [line.volume for line in lines])
     assert carried
     assert_fits(summary.bounded({**after, **carried}), 300)
