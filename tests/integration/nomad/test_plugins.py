@@ -113,9 +113,7 @@ async def test_a_restored_volume_can_be_cut_at_once(client: Client, driver: Host
     volumes = NomadVolumes("east", client, handles, MemorySecrets())
     wanted = Volume("east", "default", "web-copy", "hostpath.csi.k8s.io", made.value.handle, 1 << 20)
     await volumes.register(wanted, None)
-    cut = value(
-        await calls.create_snapshot(name="s1", volume_handle=made.value.handle, parameters={}, secrets={})
-    )
+    cut = value(await calls.create_snapshot(name="s1", volume_handle=made.value.handle, parameters={}, secrets={}))
     assert cut.source_handle == made.value.handle
 
 

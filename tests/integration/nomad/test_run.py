@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.nomad.client import Client
 from adapters.nomad.commands import run as runs
+from bridge.cli.main import main
 from bridge.model.failure import Failure, FailureKind
 from tests.integration.nomad.conftest import make_volume
 from tests.support.api import Running, running
@@ -46,14 +48,11 @@ def service() -> Iterator[Running]:
         yield found
 
 
-async def command(
-    agent: FakeNomad, service: Running, *words: str, stdin: str = "", namespace: str = ""
-) -> tuple[int, str, str]:
-    env = {**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": service.url, "NO_COLOR": "1"}
+async def command(agent: FakeNomad, service: Running, *words: str, stdin: str = "") -> tuple[int, str, str]:
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "bridge", "nomad", *words],
         input=stdin, capture_output=True, text=True, check=False, timeout=120,
-        env={**env, "NOMAD_NAMESPACE": namespace},
+        env={**os.environ, "NOMAD_ADDR": agent.url, "SNAPBRIDGE_ADDR": service.url, "NO_COLOR": "1"},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -134,24 +133,38 @@ async def test_hcl_is_read_by_nomad_and_a_version_without_instances_mounts_its_v
 
 
 async def test_a_job_file_without_a_namespace_means_the_one_of_the_environment(
-    agent: FakeNomad, client: Client, service: Running
+    agent: FakeNomad,
+    client: Client,
+    service: Running,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As for `nomad job run`. Else it would be registered a second time, in `default`, and nothing snapshotted."""
+    file = tmp_path / "shop.nomad.hcl"
+
+    async def registered(namespace: str, text: str) -> tuple[int, str, str]:
+        file.write_text(text)
+        monkeypatch.setenv("NOMAD_NAMESPACE", namespace)
+        code = await asyncio.to_thread(main, ["nomad", "run", "--detach", str(file)])
+        return code, *capsys.readouterr()
+
+    for name, value in (("NOMAD_ADDR", agent.url), ("SNAPBRIDGE_ADDR", service.url), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
     agent.state.put_namespace("prod")
     await make_volume(client, "db", Namespace="prod")
     await client.call("PUT", "/v1/jobs", {"namespace": "prod"}, body={"Job": {**job("1"), "Namespace": "prod"}})
-    asked = asyncio.create_task(command(agent, service, "run", "--detach", "-", stdin=HCL, namespace="prod"))
+    asked = asyncio.create_task(registered("prod", HCL))
     await until_asked(service)
     await let_it_be_ready(service)
     code, out, err = await asked
     assert (code, out) == (0, "job shop registered as version 1\n"), err
     assert [draft.namespace for draft in service.desk.drafts] == ["prod"]
     assert (await client.get("/v1/jobs", {"namespace": "default", "prefix": "shop"})).data == []
-    own = HCL.replace('job "shop" {', 'job "own" {\n  namespace = "default"')
-    code, out, err = await command(agent, service, "run", "--detach", "-", stdin=own, namespace="prod")
+    code, out, err = await registered("prod", HCL.replace('job "shop" {', 'job "own" {\n  namespace = "default"'))
     assert (code, out) == (0, "job own registered as version 0\n"), err
     assert (await client.get("/v1/job/own", {"namespace": "default"})).data["Version"] == 0
-    code, _, err = await command(agent, service, "run", "--detach", "-", stdin=HCL, namespace="nowhere")
+    code, _, err = await registered("nowhere", HCL)
     assert code == 4
     assert 'job "shop" is in nonexistent namespace "nowhere"' in err
     assert "make the namespace, or name another one" in err
