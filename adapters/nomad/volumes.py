@@ -189,11 +189,14 @@ class NomadVolumes:
 
     async def _plugin_of(self, volume: Volume) -> str:
         """The plugin id of a driver, where no source volume tells it."""
-        for registered in await self._passing(volume, ""):
-            row = await self._read(registered.namespace, registered.id)
-            if row is not None:
-                return str(row.get("PluginID") or "")
-        rows = (await self._client.get("/v1/plugins", {"type": "csi"})).data or ()
+        try:
+            for registered in await self._passing(volume, ""):
+                row = await self._read(registered.namespace, registered.id)
+                if row is not None:
+                    return str(row.get("PluginID") or "")
+            rows = (await self._client.get("/v1/plugins", {"type": "csi"})).data or ()
+        except AnswerError as error:
+            raise errors.as_error(error, f"look for the plugin of the driver {volume.driver!r}") from None
         ids = [str(row["ID"]) for row in rows if row.get("Provider") == volume.driver]
         if len(ids) != 1:
             found = f"plugins {', '.join(ids)} are" if ids else "no plugin is"
@@ -205,6 +208,13 @@ class NomadVolumes:
         try:
             await self._client.call("PUT", path, {"namespace": volume.namespace}, body={"Volumes": [body]})
         except AnswerError as error:
+            if errors.classify(error.status, error.text).code == "NAMESPACE_NOT_FOUND":
+                # Of a create this leaves it open what was made; a registration makes nothing.
+                raise InvalidError(
+                    f"Nomad has no namespace {volume.namespace!r} to register the volume {volume.name!r} in",
+                    hint="make the namespace, or name another one",
+                    field="namespace",
+                ) from None
             raise errors.as_error(error, f"register the volume {volume.name!r}") from None
 
     async def _passing(self, volume: Volume, plugin_id: str) -> Sequence[VolumeId]:

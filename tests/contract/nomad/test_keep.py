@@ -92,6 +92,11 @@ def snapshots_of(world: World) -> set[str]:
     return {path.name.removesuffix(".json") for path in (world.store / "snapshots").iterdir()}
 
 
+def volumes_of(world: World) -> set[str]:
+    """Handles on the backend."""
+    return {path.name for path in (world.store / "volumes").iterdir()}
+
+
 async def cut_by_hand(world: World, volume: str, name: str) -> str:
     """A snapshot as an operator makes one with Nomad's own command: nobody keeps a record of it."""
     item = {"SourceVolumeID": volume, "PluginID": PLUGIN, "Name": name}
@@ -195,7 +200,7 @@ async def test_a_restore_needs_no_source_and_takes_options_and_a_clone_is_the_li
     async with serving(place_of, route) as service:
         made = await cut(service, volume, place_of.fresh("s"))
         (data / "a").write_bytes(b"live")
-        twin, copy, plain = place_of.fresh("twin"), place_of.fresh("copy"), place_of.fresh("plain")
+        twin, copy, plain = place_of.fresh("twin"), place_of.fresh("copy"), place_of.fresh("web-plain")
         await ended(service, await ask(service, "POST", "/v1/volumes/clone", {"volume": volume, "name": twin}))
         assert (await bytes_of(place_of, twin)) == b"live"
 
@@ -214,7 +219,8 @@ async def test_a_restore_needs_no_source_and_takes_options_and_a_clone_is_the_li
         await restore(service, made["uid"], plain)
         row = (await place_of.client.get(f"/v1/volume/csi/{plain}", {"namespace": "default"})).data
         assert [c["AccessMode"] for c in row["RequestedCapabilities"]] == ["single-node-writer"]
-        await remove(service, made["uid"])
+        again = await cut(service, plain, place_of.fresh("s"))  # its passing id of a moment ago is not asked for
+        await remove(service, made["uid"], again["uid"])
 
 
 async def bytes_of(world: World, volume: str) -> bytes:
@@ -256,6 +262,15 @@ async def test_wrong_input_is_told_where_it_was_typed(place_of: World) -> None:
         bad = await cli(service, "snapshot", "restore", made["uid"], "--as", "a/b", check=False)
         assert bad.returncode == 2
         assert "slash" in bad.stderr
+        before = volumes_of(place_of)
+        lost = await cli(
+            service, "snapshot", "restore", made["uid"], "--as", "x", "--to-namespace", "nowhere", "--wait=60s",
+            check=False,
+        )  # fmt: skip
+        assert lost.returncode == 1, lost.stderr
+        assert "Nomad has no namespace 'nowhere'" in lost.stderr
+        assert "make the namespace, or name another one" in lost.stderr
+        assert volumes_of(place_of) == before, "what was made for it is deleted again"
         copy = volume.replace("[0]", "[1]")
         await restore(service, made["uid"], copy)
         _, found = await ask(service, "GET", "/v1/volumes")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from adapters.nomad.client import Client
 from adapters.nomad.decide import hooks, quiesce_settings
 from adapters.nomad.errors import AnswerError
 from adapters.nomad.settings import Settings
+from bridge.cli.main import main
 from bridge.model.outcome import Done
 from tests.contract.nomad.world import World, consumer_job, eventually, world
 from tests.integration.nomad.doubles import MemoryIntake, MemorySecrets, MemorySink, running, until
@@ -57,6 +60,26 @@ async def test_a_sample_is_a_valid_job(place_of: World, name: str) -> None:
     else:
         assert warnings == ""
     assert hooks.plan("east", job).problems == ()
+
+
+async def test_nomad_run_registers_what_nomads_own_command_would(
+    place_of: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nomad fills in what a file leaves out. The same job with all of it written out is then no new version."""
+    job = place_of.fresh("web")
+    text = (SAMPLES / "web.nomad.hcl").read_text().replace('job "web"', f'job "{job}"')
+    text = text.replace("count = 1", "count = 0")
+    file = tmp_path / "web.nomad.hcl"
+    file.write_text(text)
+    for name, value in (("NOMAD_ADDR", place_of.url), ("NOMAD_NAMESPACE", ""), ("SNAPBRIDGE_ADDR", "http://[::1]:1")):
+        monkeypatch.setenv(name, value)
+    assert await asyncio.to_thread(main, ["nomad", "run", "--detach", str(file)]) == 0, capsys.readouterr().err
+    first = (await place_of.client.get(f"/v1/job/{job}")).data
+    answer = await place_of.client.call("POST", "/v1/jobs/parse", body={"JobHCL": text, "Canonicalize": True})
+    await place_of.run_job(answer.data)
+    again = (await place_of.client.get(f"/v1/job/{job}")).data
+    assert (first["Version"], again["Version"]) == (0, 0)
+    await place_of.purge(job)
 
 
 async def test_the_web_sample_asks_for_a_snapshot_at_each_deploy(place_of: World) -> None:

@@ -12,7 +12,7 @@ from adapters.nomad.client import Client
 from adapters.nomad.handles import Handles
 from adapters.nomad.plugins import ApiCalls
 from adapters.nomad.volumes import NomadVolumes
-from bridge.model.failure import ConflictError, InvalidError, NotFoundError, UnavailableError
+from bridge.model.failure import BridgeError, ConflictError, InvalidError, NotFoundError, UnavailableError
 from bridge.model.outcome import Done
 from bridge.model.secret import SecretRef
 from bridge.model.snapshot import VolumeSource
@@ -156,6 +156,30 @@ async def test_a_volume_is_registered_without_its_source(client: Client, volumes
     assert [v.name for v in await volumes.list()] == ["r2"]
     with pytest.raises(InvalidError, match="no plugin is of the driver"):
         await volumes.register(Volume("east", "default", "r3", "else.csi", "h"), None)
+
+
+async def test_a_namespace_that_is_not_there_is_refused_for_good(
+    driver: HostPathDriver, client: Client, volumes: NomadVolumes
+) -> None:
+    """Taken for "may have been done" it would be tried again for ever, with a volume that nobody can have."""
+    await make_volume(client, "data")
+    like = await volumes.find("default", "data")
+    handle = await backend_volume(driver, client)
+    with pytest.raises(InvalidError, match="no namespace 'nowhere'") as caught:
+        await volumes.register(dataclasses.replace(like, name="new", namespace="nowhere", handle=handle), like)
+    assert (caught.value.field, caught.value.hint) == ("namespace", "make the namespace, or name another one")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/plugins", 403), ("/v1/plugins", 500), ("/v1/volumes", 500)])
+async def test_a_plugin_that_cannot_be_looked_for_is_an_error_of_ours(
+    agent: FakeNomad, driver: HostPathDriver, client: Client, volumes: NomadVolumes, path: str, status: int
+) -> None:
+    handle = await backend_volume(driver, client)
+    agent.fail_next("GET", path, status=status, text="Permission denied" if status == 403 else "no")
+    with pytest.raises(BridgeError, match="look for the plugin"):
+        await volumes.register(Volume("east", "default", "new", "hostpath.csi.k8s.io", handle), None)
+    await volumes.register(Volume("east", "default", "new", "hostpath.csi.k8s.io", handle), None)
+    assert (await volumes.find("default", "new")).handle == handle
 
 
 async def test_forget(agent: FakeNomad, driver: HostPathDriver, client: Client, volumes: NomadVolumes) -> None:
