@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 
 from bridge.decide import backoff
-from bridge.model.failure import BridgeError
+from bridge.model.failure import BridgeError, ElsewhereError, Failure, FailureKind
 from bridge.model.keys import Key
-from bridge.model.operation import Operation
+from bridge.model.operation import Operation, OperationState
 from bridge.ports.clock import Clock
 from bridge.service.operations import Operations
 from bridge.service.queue import KeyQueue
@@ -33,6 +34,7 @@ class Saga:
         self._turn = turn
         self._operations = operations
         self._workers = workers
+        self._clock = clock
         self._queue: KeyQueue[Key] = KeyQueue(clock)
 
     def wake(self, operation: Operation) -> None:
@@ -58,6 +60,7 @@ class Saga:
                 seconds = await self._turn(key.uid)
             except BridgeError as error:
                 log.warning("the %s's step failed", self._verb, extra={"operation": key.uid, "error": str(error)})
+                await self._tell(key.uid, error)
                 seconds = backoff.retry_delay(2)
             except Exception:
                 log.exception("the %s's step crashed", self._verb, extra={"operation": key.uid})
@@ -66,3 +69,18 @@ class Saga:
                 self._queue.done(key)
             if seconds is not None:
                 self._queue.add_after(key, seconds)
+
+    async def _tell(self, operation_id: str, error: BridgeError) -> None:
+        """Put on record why it does not go on, for whoever follows it. The step that follows writes over it."""
+        if isinstance(error, ElsewhereError):
+            return  # another process acts, and its words count
+        failure = Failure(FailureKind.UNSURE, error.code, error.message, error.hint)
+        try:
+            fresh = await self._operations.get(operation_id)
+            if fresh.state is OperationState.RUNNING and fresh.failure != failure:
+                now = self._clock.now()
+                await self._operations.put(dataclasses.replace(fresh, failure=failure, updated_at=now))
+        except BridgeError as other:
+            log.warning(
+                "the %s's failure was not kept", self._verb, extra={"operation": operation_id, "error": str(other)}
+            )

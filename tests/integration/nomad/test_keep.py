@@ -172,6 +172,29 @@ async def test_a_kill_during_the_create_leaves_one_volume_and_it_is_registered(
         assert sorted(row["name"] for row in rows) == ["data", "new"]
 
 
+async def test_a_restore_that_may_not_be_registered_says_so_and_goes_on_when_it_may(
+    agent: FakeNomad, client: Client, driver: HostPathDriver
+) -> None:
+    await make_volume(client, "data")
+    async with serving(agent) as service:
+        done = await cli(service, "snapshot", "create", "data", "one", "--wait=30s", "--json")
+        uid = json.loads(done.stdout)["snapshot"]["uid"]
+        agent.fail_next("PUT", "/v1/volume/csi/new", status=403, text="Permission denied", times=1000)
+        operation = json.loads((await cli(service, "snapshot", "restore", uid, "--as", "new", "--json")).stdout)["id"]
+
+        async def told() -> bool:
+            row = await asyncio.to_thread(service.get, f"/v1/operations/{operation}")
+            failure = row["failure"] or {}
+            return row["state"] == "running" and "configs/nomad/policy.hcl" in failure.get("hint", "")
+
+        await eventually(told, "the operation says what the token lacks", 30)
+        agent.clear_faults()
+        done = await cli(service, "op", "watch", operation, "--timeout", "60s")
+        assert done.returncode == 0, done.stderr
+        rows = (await asyncio.to_thread(service.get, "/v1/volumes"))["items"]
+        assert sorted(row["name"] for row in rows) == ["data", "new"]
+
+
 async def test_a_restore_that_nomad_loses_and_then_refuses_is_abandoned_with_its_name(
     agent: FakeNomad, client: Client, driver: HostPathDriver
 ) -> None:
