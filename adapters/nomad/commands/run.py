@@ -44,7 +44,7 @@ def _run(call: Call) -> int:
         raise _kept(stop, asked) from None
     for line in str(answer.get("Warnings") or "").splitlines():
         call.terminal.note(line)
-    return _tell(call, operator, job, int(answer["JobModifyIndex"]))
+    return _tell(call, operator, job)
 
 
 def _kept(stop: StopError, asked: Sequence[str]) -> StopError:
@@ -168,10 +168,12 @@ def _is_cut(operation: Json) -> bool:
 # The deployment
 
 
-def _tell(call: Call, operator: Operator, job: Json, index: int) -> int:
+def _tell(call: Call, operator: Operator, job: Json) -> int:
     name, query = job["ID"], {"namespace": job["Namespace"]}
     path = f"/v1/job/{part(name)}"
-    version = operator.get(path, query, f"read the job {name!r}")["Version"]
+    now = operator.get(path, query, f"read the job {name!r}")
+    # Not the answer's index: of a job that did not change, that is its ModifyIndex (nomad/job_endpoint.go:332).
+    version, index = now["Version"], int(now["JobModifyIndex"])
     call.terminal.say(f"job {name} registered as version {version}")
     if call.values["detach"] or job.get("Periodic") or job.get("ParameterizedJob"):
         return Exit.DONE
@@ -206,9 +208,12 @@ def _unplaced(operator: Operator, path: str, query: dict[str, str], index: int) 
     """Of a version without a deployment: why it is not placed, empty when it is, None while that is not known."""
     rows: list[Any] = operator.get(f"{path}/evaluations", query, "read the evaluations") or []
     mine = [row for row in rows if int(row.get("JobModifyIndex") or 0) >= index]
-    if any(row["Status"] == "blocked" for row in mine):
+    found = {str(row["Status"]) for row in mine}
+    if "blocked" in found:
         return "its evaluation is blocked"
-    return "" if mine and all(row["Status"] == "complete" for row in mine) else None
+    if not mine or "pending" in found:
+        return None
+    return "" if "complete" in found else f"its evaluation is {', '.join(sorted(found))}"
 
 
 COMMAND = Command(
