@@ -72,7 +72,8 @@ def drivers(client: Any, driver: str, cluster: str) -> list[str]:
     if driver:
         return [driver]
     if cluster:
-        return sorted({item["driver"] for item in client.get("/v1/volumes", {"cluster": cluster})["items"]})
+        found = {item["driver"] for item in client.get("/v1/volumes", {"cluster": cluster})["items"]}
+        return sorted(found - {""})  # a volume whose plugin never ran has none that anybody knows
     rows = client.get("/v1/plugins")["items"]
     return sorted({row["driver"] for row in rows if row["role"] == "controller" and row["route"] != "delegation"})
 

@@ -44,6 +44,12 @@ def test_foreign_snapshots_are_listed_and_a_plugin_that_cannot_list_is_told_with
     assert (only.code, only.out) == (0, "")
 
 
+def test_a_volume_whose_driver_nobody_knows_does_not_stop_the_list(run, held):
+    held.desk._volumes.append(Volume("east", "default", "lost", "", "vol-lost"))
+    found = run("snapshot", "list", "--foreign", "--cluster", "east", "-o", "name")
+    assert (found.code, found.out) == (0, "snap/1[0]\nsnap-2\n"), found.err
+
+
 def test_adopting_one(run, held):
     result = run("snapshot", "adopt", "snap/1[0]", "mine", "--driver", DRIVER, "--volume", "db", "--why", "audit")
     assert result.out == "snapshot east/default/mine adopted\n"
