@@ -175,7 +175,8 @@ class NomadOrchestrator:
         concerned = [versions.Trait.TOO_OLD]
         if self._settings.identity.enabled:
             concerned.append(versions.Trait.NO_IDENTITIES)
-        if any(one.secret and one.route != "socket" for one in self._settings.plugins.values()):
+        plugins = [self._settings.plugin(name) for name in self._settings.plugins]
+        if any(one.secret and one.route != "socket" for one in plugins):
             concerned.append(versions.Trait.DELETE_WITHOUT_SECRETS)
         return [text for trait in concerned if (text := self.agent.explain(trait))]
 

@@ -215,7 +215,7 @@ class Settings(Connection):
     state_dir: str = ""
     """The client's `state_dir` on this host (default of Nomad: <data_dir>/client). Empty: no sockets here."""
     route: RouteChoice = "auto"
-    """For plugins that `plugins` does not name."""
+    """For plugins whose own section says nothing of it."""
     api_after_seconds: float = pydantic.Field(default=90.0, ge=0, le=3600)
     """How long a plugin that a node agent carried is waited for before Nomad's API is taken instead: longer than a
     call that may still be under way there."""
@@ -260,5 +260,6 @@ class Settings(Connection):
         return self
 
     def plugin(self, plugin_id: str) -> PluginSettings:
-        """The settings of this plugin, or the defaults."""
-        return self.plugins.get(plugin_id) or PluginSettings(route=self.route)
+        """The settings of this plugin, or the defaults. What it says nothing of its route goes the general one."""
+        found = self.plugins.get(plugin_id, PluginSettings())
+        return found if "route" in found.model_fields_set else found.model_copy(update={"route": self.route})

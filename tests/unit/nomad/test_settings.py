@@ -43,8 +43,10 @@ def test_bad_settings_are_refused(given: dict[str, object], part: str) -> None:
 
 
 def test_plugin_settings_win_over_the_general_route() -> None:
-    settings = Settings(state_dir="/s", route="socket", plugins={"a": {"route": "api"}})  # type: ignore[dict-item]
-    assert (settings.plugin("a").route, settings.plugin("b").route) == ("api", "socket")
+    plugins = {"a": {"route": "api"}, "c": {"secret": "env:S"}, "d": {"route": "auto"}}
+    settings = Settings(state_dir="/s", route="socket", plugins=plugins)  # type: ignore[arg-type]
+    assert [settings.plugin(name).route for name in "abcd"] == ["api", "socket", "socket", "auto"]
+    assert settings.plugin("c").secret == "env:S"
 
 
 def test_event_lines() -> None:
