@@ -53,13 +53,14 @@ def _undo(call: Call) -> int:
 
 def _choose(call: Call, service: Service, name: str, namespace: str) -> list[Json]:
     """The snapshots of one `nomad run`: of the version that is asked for, or the newest."""
-    selector = f"{runs.JOB}={name}"
-    if call.values["to_version"] is not None:
-        selector += f",{runs.VERSION}={call.values['to_version']}"
-    query: dict[str, Any] = {"namespace": namespace, "selector": selector}
+    query: dict[str, Any] = {"namespace": namespace}
+    if "," not in name:  # no selector can hold one
+        query["selector"] = f"{runs.JOB}={name}"
     if call.values["cluster"]:
         query["cluster"] = call.values["cluster"]
-    rows = [row for row in service.items("/v1/snapshots", query) if row["labels"].get(runs.RUN)]
+    version = call.values["to_version"]
+    wanted = {runs.JOB: name} if version is None else {runs.JOB: name, runs.VERSION: str(version)}
+    rows = [row for row in service.items("/v1/snapshots", query) if _is_of_run(row["labels"], wanted)]
     if not rows:
         which = f" of version {call.values['to_version']}" if call.values["to_version"] is not None else ""
         raise StopError(
@@ -74,6 +75,12 @@ def _choose(call: Call, service: Service, name: str, namespace: str) -> list[Jso
             f"the snapshot {late[0]!r} is not ready", hint="`snapbridge snapshot describe`", code=Exit.CONFLICT
         )
     return sorted(chosen, key=lambda row: str(row["volume"]))
+
+
+def _is_of_run(labels: Json, wanted: Json) -> bool:
+    """Whether `nomad run` has put these labels on, all of them: people may have used some of the words."""
+    made = all(labels.get(label) for label in (runs.RUN, runs.VERSION, runs.CREATED))
+    return made and all(labels.get(label) == value for label, value in wanted.items())
 
 
 def _show(plan: Json, first: Json, say: Any) -> None:
