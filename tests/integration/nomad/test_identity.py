@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import time
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.nomad.client import Client
 from adapters.nomad.identity import WorkloadIdentities
@@ -173,14 +178,69 @@ async def test_a_forged_signature_under_a_known_key_id(agent: FakeNomad, client:
         await checker(client).check(token)
 
 
-@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-async def test_other_algorithms_are_refused(agent: FakeNomad, client: Client, allocation: str) -> None:
-    for algorithm, key in (("HS256", "x" * 64), ("none", None)):
-        token = jwt.encode(claims(allocation), key, algorithm=algorithm, headers={"kid": agent.identity.key_id})
-        try:
-            assert await checker(client).check(token) is None
-        except DeniedError:
-            continue
+def by_hand(header: dict[str, Any], payload: dict[str, Any], key: bytes = b"") -> str:
+    """A token that no library would make: signed with what everybody knows, or with nothing."""
+    said = b".".join(_base64url(json.dumps(part).encode()) for part in (header, payload))
+    algorithm = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}.get(header["alg"])
+    signature = hmac.new(key, said, algorithm).digest() if algorithm else b""
+    return b".".join((said, _base64url(signature))).decode()
+
+
+def _base64url(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+async def is_refused(check: WorkloadIdentities, token: str) -> bool:
+    """Denied for its signature, or not even judged."""
+    try:
+        return await check.check(token) is None
+    except DeniedError as error:
+        return "not good" in error.message
+
+
+async def test_no_token_is_taken_for_one_that_the_public_key_signed(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    """The public key is everybody's: read as a shared secret, in any of its forms, it would let everybody in."""
+    payload, kid = claims(allocation), agent.identity.key_id
+    public = agent.identity.keys[kid].public_key()
+    (row,) = agent.identity.jwks()["keys"]
+    forms = [
+        public.public_bytes(encoding, form)
+        for encoding in (Encoding.PEM, Encoding.DER)
+        for form in (PublicFormat.SubjectPublicKeyInfo, PublicFormat.PKCS1)
+    ]
+    forms += [row["n"].encode(), json.dumps(row).encode(), b""]
+    for algorithm in ("HS256", "HS512"):
+        for key in forms:
+            with pytest.raises(DeniedError, match="not good"):
+                await checker(client).check(by_hand({"alg": algorithm, "kid": kid, "typ": "JWT"}, payload, key))
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "RS512", "PS256", "ES256", "EdDSA"])
+async def test_other_algorithms_are_refused(
+    agent: FakeNomad, client: Client, allocation: str, algorithm: str
+) -> None:
+    good = sign(agent, claims(allocation)).rpartition(".")[2]
+    made = by_hand({"alg": algorithm, "kid": agent.identity.key_id}, claims(allocation))
+    for token in (made, made + good):  # without a signature, and with one that fits another header
+        assert await is_refused(checker(client), token), token
+
+
+async def test_a_key_that_is_no_signing_key_of_nomads_signs_nothing(
+    agent: FakeNomad, client: Client, allocation: str
+) -> None:
+    """Whatever else stands in the list of keys: a shared secret in it is none of ours, with or without its `alg`."""
+    secret = b"k" * 64
+    listed = agent.identity.jwks()
+    shared = {"kty": "oct", "k": _base64url(secret).decode(), "use": "sig"}
+    listed["keys"] += [{**shared, "kid": "plain"}, {**shared, "kid": "named", "alg": "HS256"}, {"kid": "broken"}, {}]
+    agent.identity.jwks = lambda: listed  # type: ignore[method-assign]
+    check = checker(client)
+    for kid in ("plain", "named", "broken"):
+        token = by_hand({"alg": "HS256", "kid": kid}, claims(allocation), secret)
+        assert await is_refused(check, token), kid
+    assert await check.check(sign(agent, claims(allocation))) is not None, "the others count all the same"
 
 
 async def test_the_default_identity_is_denied_whatever_its_audience(
