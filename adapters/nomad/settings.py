@@ -211,7 +211,8 @@ class Settings(Connection):
     namespaces: list[str] = ["*"]
     """The namespaces to look at; `*` for all, which needs a token that may read jobs in each of them."""
     made_namespace: str = "default"
-    """Where a restored volume is registered until it gets its name, when it is made through Nomad's API."""
+    """Where a restored volume is registered until it gets its name, when it is made through Nomad's API. Left out:
+    `default`, or the first of `namespaces` where that is not among them."""
     state_dir: str = ""
     """The client's `state_dir` on this host (default of Nomad: <data_dir>/client). Empty: no sockets here."""
     route: RouteChoice = "auto"
@@ -251,8 +252,22 @@ class Settings(Connection):
             raise ValueError("made_namespace is one existing namespace, for example default")
         return namespace
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _made_where_we_look(cls, given: object) -> object:
+        if isinstance(given, Mapping) and "made_namespace" not in given:
+            named = given.get("namespaces")
+            if isinstance(named, list) and named and not {"*", "default"} & {str(name) for name in named}:
+                return {**given, "made_namespace": named[0]}
+        return given
+
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Settings:
+        if not {"*", self.made_namespace} & set(self.namespaces):
+            raise ValueError(
+                f"made_namespace {self.made_namespace!r} is none of namespaces, so what is made there would stay "
+                "there unseen; add it to namespaces, or name one of them"
+            )
         wanting = [name for name, plugin in self.plugins.items() if plugin.route == "socket"]
         if not self.state_dir and (wanting or self.route == "socket"):
             who = f"plugin {wanting[0]!r}" if wanting else "route"

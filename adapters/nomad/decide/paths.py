@@ -46,7 +46,7 @@ def _segment(job_id: str) -> str:
     """A variable's path takes few characters and 128 in all: others are written `~HEX`, long names are cut."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else _hex(c) for c in job_id)
     if len(safe) > _LONGEST:
-        safe = f"{safe[:80]}~{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
+        safe = f"{safe[:80]}~-{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"  # no character is written `~-`
     return safe
 
 

@@ -145,6 +145,25 @@ async def test_a_volume_made_by_the_api_is_moved_to_its_name(client: Client, vol
     await volumes.register(wanted, None)
 
 
+async def test_a_volume_that_is_made_where_only_some_namespaces_are_looked_at_leaves_nothing_behind(
+    agent: FakeNomad, driver: HostPathDriver, client: Client
+) -> None:
+    agent.state.put_namespace("prod")
+    own = Client(quick(agent.url, namespaces=["prod"]))
+    handles = Handles(own)
+    volumes = NomadVolumes("east", own, handles, MemorySecrets())
+    calls = ApiCalls("east", own, handles, plugin_id="hostpath", driver="hostpath.csi.k8s.io")
+    new = NewVolume("restore-1", "hostpath.csi.k8s.io", None, 1 << 20)
+    made = await calls.create_volume(new=new, secrets={})
+    assert isinstance(made, Done)
+    await volumes.register(Volume("east", "prod", "r1", "hostpath.csi.k8s.io", made.value.handle, 1 << 20), None)
+    rows = (await client.get("/v1/volumes", {"type": "csi", "namespace": "*"})).data
+    assert [(row["Namespace"], row["ID"]) for row in rows] == [("prod", "r1")]
+    assert isinstance(await calls.delete_volume(handle=made.value.handle, secrets={}), Done)
+    assert driver.volumes == {}
+    await own.close()
+
+
 async def test_a_volume_is_registered_without_its_source(client: Client, volumes: NomadVolumes) -> None:
     """The source may be gone by then; the plugin is known by the driver's name."""
     calls = ApiCalls("east", client, Handles(client), plugin_id="hostpath", driver="hostpath.csi.k8s.io")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from adapters.nomad.decide import hooks, paths, settings
@@ -100,3 +102,11 @@ def test_long_names_stay_apart_and_fit() -> None:
         long = [path("x" * 200 + end) for end in "ab"]
         assert long[0] != long[1]
         assert all(len(one) <= 128 for one in long)
+
+
+def test_no_name_is_written_as_a_long_one_is_cut() -> None:
+    """Else a job could be named so that it has another job's settings."""
+    for number in range(100):
+        cut = paths.settings_path("x" * 200 + str(number)).removeprefix(paths.ROOT)
+        read_back = re.sub("~([0-9A-Fa-f]{2})", lambda code: chr(int(code[1], 16)), cut)
+        assert paths.settings_path(read_back) != paths.ROOT + cut, read_back

@@ -25,6 +25,7 @@ def test_the_defaults_are_valid() -> None:
         ({"namespaces": ["*", "default"]}, "already means every namespace"),
         ({"namespaces": ["a", "a"]}, "named twice"),
         ({"made_namespace": "*"}, "one existing namespace"),
+        ({"namespaces": ["prod"], "made_namespace": "default"}, "is none of namespaces"),
         ({"token_file": "/t", "token_env": "T"}, "exclude each other"),
         ({"tls": {"cert_file": "/c"}}, "belong together"),
         ({"plugins": {"p": {"route": "socket"}}}, "plugin 'p' wants the socket route"),
@@ -40,6 +41,12 @@ def test_bad_settings_are_refused(given: dict[str, object], part: str) -> None:
     with pytest.raises(pydantic.ValidationError) as caught:
         Settings.model_validate(given)
     assert part in str(caught.value)
+
+
+def test_restored_volumes_are_made_where_we_look() -> None:
+    for given, made in ((["*"], "default"), (["prod", "default"], "default"), (["prod", "lab"], "prod")):
+        assert Settings(namespaces=given).made_namespace == made
+    assert Settings(namespaces=["prod", "lab"], made_namespace="lab").made_namespace == "lab"
 
 
 def test_plugin_settings_win_over_the_general_route() -> None:
