@@ -20,28 +20,25 @@ GROUP = "/apis/snapshot.storage.k8s.io/v1"
 def install(admin: access.Access, driver: str, *, policy: str = "Delete", name: str = CLASS) -> None:
     """Our CRDs, and a class of this driver."""
     files = [path for path in sorted(CRDS.glob("*.yaml")) if path.name != "kustomization.yaml"]
-    for path in files:
-        admin.kubectl("apply", "--server-side", "-f", str(path))
-    admin.kubectl("wait", "--for=condition=Established", "--timeout=60s", *[f"crd/{_name(path)}" for path in files])
-    klass = {
-        "apiVersion": "snapshot.storage.k8s.io/v1",
-        "kind": "VolumeSnapshotClass",
-        "metadata": {"name": name},
-        "driver": driver,
-        "deletionPolicy": policy,
-    }
-    until("the snapshot kinds are served", lambda: _applied(admin, klass))
+    admin.kubectl("apply", "--server-side", *(f"--filename={path}" for path in files))
+    admin.kubectl("wait", "--for=condition=Established", "--timeout=50s", *[f"crd/{_name(path)}" for path in files])
+    until_served(admin)
+    admin.apply(
+        {
+            "apiVersion": "snapshot.storage.k8s.io/v1",
+            "kind": "VolumeSnapshotClass",
+            "metadata": {"name": name},
+            "driver": driver,
+            "deletionPolicy": policy,
+        }
+    )
 
 
-def _applied(admin: access.Access, body: dict[str, Any]) -> bool:
-    """Apply it; False while kubectl does not find its kind, which was established a moment ago."""
-    try:
-        admin.apply(body)
-    except access.KubectlError as error:
-        if "no matches for kind" in str(error) or "could not find the requested resource" in str(error):
-            return False
-        raise
-    return True
+def until_served(admin: access.Access) -> None:
+    """Wait until our kinds are served, and kubectl is told of them: both come a moment after Established."""
+    names = ",".join(_name(path) for path in sorted(CRDS.glob("*.yaml")) if path.name != "kustomization.yaml")
+    words = ("get", names, "--all-namespaces", "-o", "name")
+    until("our kinds are served", lambda: admin.run_kubectl(*words).returncode == 0)
 
 
 def _name(path: Path) -> str:
@@ -77,7 +74,7 @@ def bound(admin: access.Access, namespace: str, name: str, driver: str, handle: 
     """Apply the two and wait until they are bound."""
     admin.apply(claim(namespace, name, driver, handle))
     waiting = ["wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s", f"pvc/{name}", "-n", namespace]
-    admin.kubectl(*waiting, seconds=70)
+    admin.kubectl(*waiting, seconds=90)
 
 
 def snapshot(namespace: str, name: str, claim_name: str, class_name: str = CLASS) -> dict[str, Any]:

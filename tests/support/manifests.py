@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import httpproxy
+from tests.support import claims, httpproxy
 from tests.support.bed import access, node, paths
 
 Object = dict[str, Any]
@@ -50,6 +50,22 @@ def granted(objects: Sequence[Mapping[str, Any]]) -> set[Right]:
     """What the rules allow, wherever they hold."""
     rules = [rule for one in objects if one["kind"] in ("ClusterRole", "Role") for rule in one["rules"]]
     return {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+
+
+def until_granted(account: access.Access, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Wait until the API server grants an account all of this: it hears of roles and bindings a moment later."""
+
+    def holds() -> bool:
+        path, body = (
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            {"spec": {"namespace": account.namespace}},
+        )
+        status, answer = account.request("POST", path, body)
+        rules = json.loads(answer)["status"]["resourceRules"] if status == 201 else ()
+        have = {(verb, one) for rule in rules for verb in rule["verbs"] for one in rule.get("resources", ())}
+        return granted(objects) <= have
+
+    claims.until(f"{account.namespace} has its rights", holds)
 
 
 def asked(answer: httpproxy.Answer) -> Right:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from tests.support import claims
 from tests.support.bed import paths
 from tests.support.bed.controlplane import ControlPlane
 
@@ -16,4 +17,5 @@ def install(plane: ControlPlane) -> None:
 @functools.lru_cache(maxsize=8)
 def _install(_url: str, plane: ControlPlane) -> None:
     plane.kubectl("apply", "-k", str(paths.REPOSITORY / "configs/kubernetes/crds"))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=50s")
+    claims.until_served(plane.admin)

@@ -105,9 +105,14 @@ KINDS = {
 
 
 async def create(stand: Stand, *objects: Object) -> None:
-    """Create objects by plain HTTP: kubectl takes longer to start than all of this."""
+    """Create objects by plain HTTP (kubectl takes longer to start than all of this), each known when the next comes:
+    a watch for each kind tells of them."""
+    caches = {**stand.cluster.world.caches, **stand.cluster.groups.world.caches}
     for item in objects:
-        await Client.create(stand.cluster.client, KINDS[item["kind"]], item["metadata"].get("namespace", ""), item)
+        kind, place, name = KINDS[item["kind"]], item["metadata"].get("namespace", ""), item["metadata"]["name"]
+        await Client.create(stand.cluster.client, kind, place, item)
+        if kind in caches:
+            await stand.until_known(lambda: caches[kind].version(place, name))  # noqa: B023 - awaited at once
 
 
 async def delete(stand: Stand, resource: Resource, namespace: str, name: str, *, wait: bool = True) -> None:
@@ -144,11 +149,7 @@ async def volumes(stand: Stand, namespace: str, *claims: str, driver: str = "", 
         claim["metadata"]["labels"] = labels
         found += [volume, claim]
     await create(stand, *found)
-    known_claims = stand.cluster.world.claims
-    for name in claims:
-        await stand.until_known(
-            lambda name=name: of(known_claims.get(namespace, name), "status", "phase") == "Bound"  # type: ignore[misc]
-        )
+    await stand.until_known(lambda: all(stands.is_bound(stand.cluster.world, namespace, name) for name in claims))
 
 
 def known(stand: Stand, namespace: str, name: str) -> Object | None:
@@ -187,6 +188,15 @@ def of(item: Mapping[str, Any] | None, *fields: str) -> Any:
     for field in fields:
         value = (value or {}).get(field)
     return value
+
+
+async def until_told(stand: Stand, namespace: str, name: str, wanted: list[str]) -> None:
+    """Wait until exactly these are the reasons: an event comes after the status that it tells of."""
+
+    async def told() -> bool:
+        return await reasons(stand, namespace, name) == wanted
+
+    await stand.until(told)
 
 
 async def reasons(stand: Stand, namespace: str, name: str) -> list[str]:

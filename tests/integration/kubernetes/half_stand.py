@@ -25,7 +25,7 @@ from bridge.service import work
 from bridge.service.lane import Lane
 from bridge.service.runner import Runner
 from tests.integration.kubernetes import definitions
-from tests.integration.kubernetes.stand import WallClock
+from tests.integration.kubernetes.stand import WallClock, is_at_rest
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import Crash, MemoryPlugin, Script, VirtualClock
 
@@ -204,7 +204,20 @@ class Stand:
     async def settle(self) -> None:
         """Wait until the worker has nothing to do now."""
         await asyncio.sleep(0.15)
-        await self.until(lambda: self.runner.queue.idle)
+        await self.until(lambda: is_at_rest(self.runner.queue))
+
+    async def until_going(self, name: str) -> None:
+        """Wait until the half knows that a content is to go."""
+        await self.until(lambda: "deletionTimestamp" in self.known(name)["metadata"])
+
+    async def until_event(self, name: str, reason: str = "") -> list[Object]:
+        """The events about a content once there are some (the last of them for this reason): told after a status."""
+        async with asyncio.timeout(30):
+            while True:
+                found = await self.events(name)
+                if found and reason in ("", found[-1]["reason"]):
+                    return found
+                await asyncio.sleep(0.05)
 
     async def events(self, name: str) -> list[Object]:
         """The events about a content, oldest first."""

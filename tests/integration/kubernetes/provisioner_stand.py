@@ -22,6 +22,7 @@ from tests.support.csi_server import Plugin
 
 DRIVER = "test.csi.example"
 CLASS = "scripted"
+LIMIT_SECONDS = 60.0
 ATTACHES = pb.ControllerServiceCapability.RPC.PUBLISH_UNPUBLISH_VOLUME
 PVC = "csi.storage.k8s.io/pvc/name"
 Step = Callable[[pb.CreateVolumeRequest, Any], Awaitable[Any]]
@@ -106,7 +107,7 @@ class Cluster:
         return await asyncio.to_thread(provisioning.claim_now, self._admin, self._namespace, name)
 
     async def bound(self, name: str) -> provisioning.Object:
-        return await asyncio.to_thread(provisioning.until_bound, self._admin, self._namespace, name, 20.0)
+        return await asyncio.to_thread(provisioning.until_bound, self._admin, self._namespace, name, LIMIT_SECONDS)
 
     async def gone(self, name: str) -> None:
         await self.until(
@@ -120,7 +121,7 @@ class Cluster:
         await self.until(f"{name} is told {words!r}", holds)
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
-        await asyncio.to_thread(claims.until, what, holds, 20.0)
+        await asyncio.to_thread(claims.until, what, holds, LIMIT_SECONDS)
 
 
 def hand_made(namespace: str) -> list[provisioning.Object]:

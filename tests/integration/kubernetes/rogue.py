@@ -77,7 +77,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Rogue, Client]]:
     )
     way = await connection.open_connection(Settings(kubeconfig=str(path)))
     try:
-        yield rogue, Client(way, timeout_seconds=5)
+        yield rogue, Client(way, timeout_seconds=30)
     finally:
         await way.close()
         await runner.cleanup()

@@ -14,10 +14,12 @@ from adapters.kubernetes import adapter
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.connection import Connection, open_connection
 from adapters.kubernetes.settings import Settings
+from adapters.kubernetes.world import World
 from bridge.ports.orchestrator import Intake
 from bridge.ports.plugin import PluginSink
 from bridge.service import work
 from bridge.service.lane import Lane
+from bridge.service.queue import KeyQueue
 from bridge.service.runner import Runner
 from tests.integration.kubernetes import definitions
 from tests.support.bed.controlplane import ControlPlane
@@ -25,6 +27,7 @@ from tests.support.memory import MemoryPlugin, Script, VirtualClock
 
 _numbers = itertools.count(1)
 Object = dict[str, Any]
+SOON_SECONDS = 0.3
 
 
 def memory(*, not_ready: int = 0, **faults: str) -> MemoryPlugin:
@@ -91,9 +94,7 @@ class Stand:
     async def volume(self, namespace: str, name: str, driver: str = "") -> None:
         """A PersistentVolume and a claim that are bound to each other."""
         await self.apply(*volume_objects(namespace, name, driver or self.plugin.driver))
-        await self.until_known(
-            lambda: (self.cluster.world.claims.get(namespace, name) or {}).get("status", {}).get("phase") == "Bound"
-        )
+        await self.until_known(lambda: is_bound(self.cluster.world, namespace, name))
 
     def snapshot(self, namespace: str, name: str) -> Object | None:
         """The VolumeSnapshot as the caches have it."""
@@ -110,7 +111,24 @@ class Stand:
     async def settle(self) -> None:
         """Wait until the worker has nothing to do now."""
         await asyncio.sleep(0.1)
-        await self.until_known(lambda: self.runner.queue.idle)
+        await self.until_known(lambda: is_at_rest(self.runner.queue))
+
+
+def is_at_rest(queue: KeyQueue[Any]) -> bool:
+    """Nothing runs or could run, nor will in a moment: what met a conflict is not done."""
+    soon = queue._clock.now() + SOON_SECONDS
+    return queue.idle and all(due > soon for due in queue._due.values())
+
+
+def is_bound(world: World, namespace: str, name: str) -> bool:
+    """Whether both a claim and its volume are heard to be bound to each other: two watches tell of the two."""
+    claim = world.claims.get(namespace, name) or {}
+    if claim.get("status", {}).get("phase") != "Bound":
+        return False
+    volume = world.volumes.get("", claim["spec"].get("volumeName", "")) or {}
+    reference = volume.get("spec", {}).get("claimRef", {})
+    phase = volume.get("status", {}).get("phase")
+    return bool(reference.get("uid") == claim["metadata"]["uid"] and phase == "Bound")
 
 
 def volume_objects(namespace: str, name: str, driver: str) -> list[Object]:

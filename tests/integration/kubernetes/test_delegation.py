@@ -22,8 +22,9 @@ from tests.support import claims, localdisk, serve
 from tests.support.bed import build, paths, ports, process
 from tests.support.bed.controlplane import ControlPlane
 
-TIMES = ("--leader-election-lease-duration=4s", "--leader-election-renew-deadline=3s",
+TIMES = ("--leader-election-lease-duration=10s", "--leader-election-renew-deadline=8s",
          "--leader-election-retry-period=1s")  # fmt: skip
+"""Long enough for a machine that stands still for a while: who cannot renew in time ends itself."""
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def owner(plane: ControlPlane, namespace: str, name: str, *flags: str) -> Iterat
     def leads() -> bool:
         return log.exists() and "successfully acquired lease" in log.read_text().lower()
 
-    with process.Process(process.Launch(name=name, argv=argv, log=log, ready=leads, ready_seconds=40)) as running:
+    with process.Process(process.Launch(name=name, argv=argv, log=log, ready=leads, ready_seconds=60)) as running:
         yield running
 
 
@@ -86,7 +87,7 @@ def test_requests_are_delegated_while_another_lease_lives_and_ours_when_it_ends(
             with service:
                 _delegated(service, control_plane, namespace, name)
                 foreign.close()
-                claims.until("it is ours", lambda: not route(service, name), 30.0)
+                claims.until("it is ours", lambda: not route(service, name), 60.0)
                 service.cli(
                     "snapshot",
                     "create",
@@ -96,21 +97,22 @@ def test_requests_are_delegated_while_another_lease_lives_and_ours_when_it_ends(
                     namespace,
                     "--parameter",
                     f"class={namespace}",
-                    "--wait=20s",
+                    "--wait=50s",
                 )
                 assert managers(control_plane, namespace, "ours") == {"snapbridge"}
                 with owners(control_plane, namespace, driver.socket):
-                    claims.until("it is theirs again", lambda: bool(route(service, name)), 30.0)
-                    service.cli("snapshot", "delete", "theirs", "ours", "-n", namespace, "--yes", "--wait=30s")
+                    claims.until("it is theirs again", lambda: bool(route(service, name)), 60.0)
+                    service.cli("snapshot", "delete", "theirs", "ours", "-n", namespace, "--yes", "--wait=50s")
         assert not driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries
 
 
 def _delegated(service: serve.Serve, plane: ControlPlane, namespace: str, name: str) -> None:
     """Create, follow, see and refuse while the pair acts."""
+    claims.until("it is theirs", lambda: bool(route(service, name)))
     (row,) = route(service, name)
     assert "external-snapshotter-leader" in str(row) or "snapshot-controller-leader" in str(row)
     service.cli(
-        "snapshot", "create", "data", "theirs", "-n", namespace, "--parameter", f"class={namespace}", "--wait=30s"
+        "snapshot", "create", "data", "theirs", "-n", namespace, "--parameter", f"class={namespace}", "--wait=50s"
     )
     assert "snapbridge" not in managers(plane, namespace, "theirs")
     listed = service.cli("snapshot", "list", "-n", namespace).stdout

@@ -19,6 +19,7 @@ from bridge.ports.orchestrator import SnapshotDraft
 from tests.integration.kubernetes import definitions
 from tests.integration.kubernetes import stand as stands
 from tests.integration.kubernetes.test_snapshots import of
+from tests.support import csi_server
 from tests.support.bed.controlplane import ControlPlane
 
 SIZE = 64 << 20
@@ -124,7 +125,7 @@ async def test_a_restored_volume_is_registered_like_its_source_and_forgotten_wit
         source["spec"]["csi"] |= {"fsType": "ext4", "nodeStageSecretRef": {"namespace": "sys", "name": "key"}}
         source["spec"]["storageClassName"] = claim["spec"]["storageClassName"] = "fast"
         await stand.apply(source, claim)
-        await stand.until_known(lambda: _bound(stand, namespace, "data"))
+        await stand.until_known(lambda: stands.is_bound(stand.cluster.world, namespace, "data"))
         like = await stand.cluster.volumes.find(namespace, "data")
         new = Volume(
             cluster="east",
@@ -137,7 +138,7 @@ async def test_a_restored_volume_is_registered_like_its_source_and_forgotten_wit
         )
         await stand.cluster.volumes.register(new, like)
         await stand.cluster.volumes.register(new, like)
-        await stand.until_known(lambda: _bound(stand, namespace, "restored"))
+        await stand.until_known(lambda: stands.is_bound(stand.cluster.world, namespace, "restored"))
         found = await stand.cluster.volumes.find(namespace, "restored")
         assert (found.handle, found.capacity_bytes, found.context) == ("vol-new", 2 * SIZE, {"pool": "a"})
         made = await stand.get("pvc", "restored", namespace)
@@ -194,7 +195,7 @@ async def test_secrets_named_by_templates_reach_the_calls(control_plane: Control
         assert "one-key does not exist" in of(stand.snapshot(namespace, "one"), "status", "error", "message")
         metadata = {"name": "one-key", "namespace": namespace}
         await stand.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {}})
-        made = await stand.until_ready(namespace, "one", 30)
+        made = await stand.until_ready(namespace, "one", 60)
         content = await stand.get("volumesnapshotcontent", made["status"]["boundVolumeSnapshotContentName"])
         notes = of(content, "metadata", "annotations")
         assert notes == {names.DELETION_SECRET_NAME: "one-key", names.DELETION_SECRET_NAMESPACE: namespace}
@@ -207,17 +208,10 @@ async def test_a_cluster_without_the_definitions_says_so_and_recovers(own_contro
     cluster = await adapter.build(settings, cluster="east", clock=stands.WallClock(), serves=lambda _driver: True)
     run = asyncio.create_task(cluster.run(lambda _key: None, None, None), name="cluster")  # type: ignore[arg-type]
     try:
-        for _ in range(100):
-            if "the cluster has no volumesnapshots" in cluster.ready():
-                break
-            await asyncio.sleep(0.1)
+        await csi_server.until(lambda: "the cluster has no volumesnapshots" in cluster.ready())
         assert "kubectl apply" in cluster.ready()
         await asyncio.to_thread(definitions.install, own_control_plane)
-        for _ in range(300):
-            if not cluster.ready():
-                break
-            await asyncio.sleep(0.1)
-        assert cluster.ready() == ""
+        await csi_server.until(lambda: cluster.ready() == "", 60.0)
     finally:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
@@ -233,11 +227,7 @@ async def test_a_wrong_token_is_named(control_plane: ControlPlane, tmp_path: obj
     cluster.client._connection.authorization = wrong
     run = asyncio.create_task(cluster.run(lambda _key: None, None, None), name="cluster")  # type: ignore[arg-type]
     try:
-        for _ in range(100):
-            if "Unauthorized" in cluster.ready():
-                break
-            await asyncio.sleep(0.05)
-        assert "volumesnapshots cannot be read: Unauthorized" in cluster.ready()
+        await csi_server.until(lambda: "volumesnapshots cannot be read: Unauthorized" in cluster.ready())
         with pytest.raises(UnavailableError):
             await cluster.volumes.list()
     finally:
@@ -255,7 +245,3 @@ def _pod(namespace: str, claim: str) -> dict[str, object]:
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}],
         },
     }
-
-
-def _bound(stand: stands.Stand, namespace: str, name: str) -> bool:
-    return of(stand.cluster.world.claims.get(namespace, name), "status", "phase") == "Bound"

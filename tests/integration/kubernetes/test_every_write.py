@@ -18,6 +18,8 @@ from tests.support.memory import Crash, MemoryPlugin
 
 CREATE_WRITES = 7
 DELETE_WRITES = 3
+DYING_SECONDS = 60
+"""Nobody waits for all of it: the death ends the wait."""
 
 
 class Mortal(Client):
@@ -79,7 +81,7 @@ async def test_death_at_a_write_of_the_create(
         await stand.klass(f"{namespace}-c")
         await stand.volume(namespace, "data")
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-c", claim="data"))
-        await asyncio.sleep(8)
+        await asyncio.sleep(DYING_SECONDS)
 
     async def check(stand: stands.Stand) -> None:
         made = await stand.until_ready(namespace, "one")
@@ -110,7 +112,7 @@ async def test_death_at_a_write_of_the_delete(
         await stand.until_ready(namespace, "one")
         await stand.settle()
         await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
-        await asyncio.sleep(8)
+        await asyncio.sleep(DYING_SECONDS)
 
     async def check(stand: stands.Stand) -> None:
         await _nothing_is_left(stand, namespace)

@@ -50,7 +50,7 @@ async def test_a_group_of_three_is_made_with_its_members_and_deleted_as_a_whole(
         for name in "abc":
             held = of(await g.get(stand, names.CLAIMS, namespace, name), "metadata", "finalizers") or []
             assert g.CLAIM not in held
-        assert await g.reasons(stand, namespace, "one") == ["GroupSnapshotReady"]
+        await g.until_told(stand, namespace, "one", ["GroupSnapshotReady"])
         await g.delete(stand, own.GROUPS, namespace, "one")
         await stand.until_known(lambda: not g.members(stand, made))
         await stand.settle()
@@ -138,7 +138,7 @@ async def test_a_member_is_not_deleted_while_its_group_is_there(control_plane: C
         )
         await stand.settle()
         assert stand.snapshot(namespace, first) is not None
-        assert await g.reasons(stand, namespace, first) == ["SnapshotDeletePending"]
+        await g.until_told(stand, namespace, first, ["SnapshotDeletePending"])
         assert len(stand.plugin.member_handles()) == 2
         await g.delete(stand, own.GROUPS, namespace, "one")
         await stand.until_known(lambda: not g.members(stand, made))

@@ -230,13 +230,13 @@ async def test_many_snapshots_of_one_claim_share_its_hold(control_plane: Control
         many = [f"s{number}" for number in range(30)]
         await stand.apply(*(stands.snapshot_object(namespace, name, f"{namespace}-c", claim="data") for name in many))
         for name in many:
-            await stand.until_ready(namespace, name, 30)
+            await stand.until_ready(namespace, name, 60)
         await stand.settle()
         assert len(stand.plugin.handles()) == 30
         claims = stand.cluster.world.claims
         await stand.until_known(lambda: CLAIM not in of(claims.get(namespace, "data"), "metadata", "finalizers"))
         await stand.kubectl("delete", "volumesnapshot", "--all", "-n", namespace, "--wait=false")
-        await stand.until_known(lambda: not any(stand.snapshot(namespace, name) for name in many), 30)
+        await stand.until_known(lambda: not any(stand.snapshot(namespace, name) for name in many), 60)
         await stand.settle()
         assert stand.plugin.handles() == set()
 
@@ -310,7 +310,8 @@ async def test_a_snapshot_goes_with_the_last_content_that_names_it(
         assert stand.plugin.handles() == {handle}
         assert of(stand.snapshot(namespace, "one"), "metadata", "finalizers")
         await stand.kubectl("delete", "volumesnapshot", "two", "-n", namespace, "--wait=false")
-        await stand.until_known(lambda: not stand.snapshot(namespace, "one") and not stand.snapshot(namespace, "two"))
+        gone = lambda: not stand.snapshot(namespace, "one") and not stand.snapshot(namespace, "two")  # noqa: E731
+        await stand.until_known(gone, 60)
         await stand.settle()
         assert stand.plugin.handles() == set()
         assert await stand.get("volumesnapshotcontent", f"{namespace}-static") is None

@@ -96,7 +96,7 @@ async def test_claims_that_are_deleted_while_a_create_is_open(
         await cluster.gone("full")
         await cluster.gone("broken")
         tried = len(backend.asked["busy"])
-        await csi_server.until(lambda: len(backend.asked["busy"]) > tried + 1, 15)
+        await csi_server.until(lambda: len(backend.asked["busy"]) > tried + 1)
         assert await cluster.claim("busy") is not None
         del backend.steps["busy"]
         await cluster.gone("busy")
@@ -171,8 +171,8 @@ async def test_one_replica_acts_and_the_next_takes_over(
     lease = (
         "--leader-election=true",
         f"--leader-election-namespace={namespace}",
-        "--leader-election-lease-duration=3s",
-        "--leader-election-renew-deadline=2s",
+        "--leader-election-lease-duration=30s",
+        "--leader-election-renew-deadline=20s",
         "--leader-election-retry-period=300ms",
     )
     async with running(control_plane, tmp_path, *lease) as first:
@@ -295,16 +295,17 @@ async def test_a_snapshot_of_another_namespace_needs_a_grant_there(tmp_path: Pat
             )
             await cluster.apply(grant_definition())
             await asyncio.to_thread(
-                admin.kubectl, "wait", "--for=condition=Established", f"crd/referencegrants.{GRANTS}"
+                admin.kubectl, "wait", "--for=condition=Established", "--timeout=50s", f"crd/referencegrants.{GRANTS}"
             )
             rows = {
                 "from": [{"group": "", "kind": "PersistentVolumeClaim", "namespace": "apps"}],
                 "to": [{"group": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot"}],
             }
             metadata = {"name": "lend", "namespace": "vault"}
-            await cluster.apply(
-                {"apiVersion": f"{GRANTS}/v1beta1", "kind": "ReferenceGrant", "metadata": metadata, "spec": rows}
-            )
+            grant = {"apiVersion": f"{GRANTS}/v1beta1", "kind": "ReferenceGrant", "metadata": metadata, "spec": rows}
+            path = f"/apis/{GRANTS}/v1beta1/namespaces/vault/referencegrants"
+            # The new kind is served, and kubectl told of it, a moment after it is Established.
+            await cluster.until("the grant is taken", lambda: admin.request("POST", path, grant)[0] in (201, 409))
             await cluster.bound("lent")
         (asked,) = backend.asked["lent"]
         assert asked.volume_content_source.snapshot.snapshot_id == "snap-1"

@@ -23,7 +23,8 @@ from tests.support.provisioning import claim, from_snapshot
 
 POINTS = (0, 1, 2, 4, 5, 6, 8, 10, 11)
 """Of twelve writes for two restores beside each other: note, event, one hold, volume, event, note off, one drop."""
-LIFE_SECONDS = 25.0
+LIFE_SECONDS = 60.0
+"""The death ends it long before."""
 
 
 class Mortal(Client):

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from adapters.kubernetes.settings import Settings
 from bridge.app import config
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from tests.integration.kubernetes import definitions
-from tests.support import claims, httpproxy, localdisk, serve
+from tests.support import claims, httpproxy, localdisk, manifests, serve
 from tests.support.bed import access, controlplane, paths
 from tests.support.bed.controlplane import ControlPlane
 
@@ -58,9 +61,9 @@ def asked(answer: httpproxy.Answer) -> tuple[str, str]:
     return VERBS.get(answer.method, read), resource
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A cluster of its own: the roles' names are fixed."""
+    """A cluster of this file's own: the roles' names are fixed, and rights are taken away."""
     with controlplane.running() as made:
         definitions.install(made)
         yield made
@@ -69,7 +72,10 @@ def plane() -> Iterator[ControlPlane]:
 @pytest.fixture
 def account(plane: ControlPlane) -> access.Access:
     """The service account of the manifests with what these bind to it, and nothing else."""
-    return plane.service_account(NAMESPACE, namespace=NAMESPACE, manifests=(DEPLOY / "rbac.yaml").read_text())
+    text = (DEPLOY / "rbac.yaml").read_text()
+    made = plane.service_account(NAMESPACE, namespace=NAMESPACE, manifests=text)
+    manifests.until_granted(made, [one for one in yaml.safe_load_all(text) if one])
+    return made
 
 
 @pytest.fixture
@@ -78,10 +84,12 @@ def driver() -> Iterator[localdisk.LocalDisk]:
         yield running
 
 
-def service(driver: localdisk.LocalDisk, **cluster: Any) -> serve.Serve:
+def service(driver: localdisk.LocalDisk, probe: str = "/readyz", **cluster: Any) -> serve.Serve:
     """With the manifests' own settings of the cluster, but for the way in."""
     sample = yaml.safe_load((DEPLOY / "snapbridge.yaml").read_text())["clusters"][0]
-    return serve.service(clusters=[{**sample, **cluster}], plugins=[{"name": "disk", "socket": str(driver.socket)}])
+    return serve.service(
+        clusters=[{**sample, **cluster}], plugins=[{"name": "disk", "socket": str(driver.socket)}], probe=probe
+    )
 
 
 async def test_the_rules_are_enough_and_each_is_needed(
@@ -120,7 +128,7 @@ def _work(admin: access.Access, driver: localdisk.LocalDisk, made: serve.Serve) 
         made.cli("snapshot", "restore", uid, "--as", "restored", "--wait")
         made.cli("snapshot", "delete", uid, "--wait")
         _group(admin)
-        admin.kubectl("delete", "volumesnapshot", "one", "static", "-n", "default", "--timeout=30s")
+        admin.kubectl("delete", "volumesnapshot", "one", "static", "-n", "default", "--timeout=50s")
         claims.until("all gone", lambda: not admin.get("volumesnapshotcontent")["items"])
     left = driver.controller.ListSnapshots(pb.ListSnapshotsRequest()).entries
     assert [entry.snapshot.snapshot_id for entry in left] == []
@@ -213,32 +221,51 @@ def test_from_inside_the_cluster_by_token_file_authority_and_environment(
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
     claims.install(plane.admin, localdisk.NAME)
     volume = driver.volume("inside", 16 << 20)
-    claims.bound(plane.admin, "default", "data", localdisk.NAME, volume.volume_id)
+    claims.bound(plane.admin, "default", "inside", localdisk.NAME, volume.volume_id)
     with service(driver, service_account_dir=str(tmp_path)):
-        plane.admin.apply(claims.snapshot("default", "one", "data"))
-        claims.until("ready", lambda: claims.is_ready(plane.admin, "default", "one"))
+        plane.admin.apply(claims.snapshot("default", "inside", "inside"))
+        claims.until("ready", lambda: claims.is_ready(plane.admin, "default", "inside"), 60.0)
         lease = plane.admin.get("lease", "snapshot-controller-leader", "-n", NAMESPACE)
         assert lease["spec"]["holderIdentity"].startswith(os.uname().nodename)
-        plane.admin.kubectl("delete", "volumesnapshot", "one", "-n", "default", "--timeout=30s")
+        plane.admin.kubectl("delete", "volumesnapshot", "inside", "-n", "default", "--timeout=50s")
+        claims.until("all gone", lambda: not claims.contents(plane.admin))
 
 
 def test_without_the_right_to_write_leases_nothing_is_done_and_the_probe_says_what_is_missing(
     plane: ControlPlane, account: access.Access, driver: localdisk.LocalDisk
 ) -> None:
     plane.kubectl("delete", "rolebinding", "snapbridge-leases", "-n", NAMESPACE)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/snapshot-controller-leader"
+    claims.until("the right is gone", lambda: account.request("GET", lease)[0] == 403)
     claims.install(plane.admin, localdisk.NAME)
     volume = driver.volume("unlawful", 16 << 20)
-    claims.bound(plane.admin, "default", "data", localdisk.NAME, volume.volume_id)
-    made = service(driver, in_cluster=False, kubeconfig=str(account.kubeconfig), lease_namespace=NAMESPACE)
-    plane.admin.apply(claims.snapshot("default", "one", "data"))
-    with pytest.raises(Exception, match="not ready after"):
-        made.start()
-    assert "cannot get resource" in made.process.log.read_text()
-    assert plane.admin.get("volumesnapshotcontent")["items"] == []
+    claims.bound(plane.admin, "default", "unlawful", localdisk.NAME, volume.volume_id)
+    made = service(
+        driver, probe="/livez", in_cluster=False, kubeconfig=str(account.kubeconfig), lease_namespace=NAMESPACE
+    )
+    plane.admin.apply(claims.snapshot("default", "unlawful", "unlawful"))
+    with made:
+        claims.until("it is said", lambda: "cannot get resource" in probed(made)[1], 60.0)
+        time.sleep(3.0)
+        status, said = probed(made)
+        assert status == 503
+        assert "cannot get resource" in said
+        assert "cannot get resource" in made.process.log.read_text()
+        assert claims.contents(plane.admin) == []
+
+
+def probed(made: serve.Serve) -> tuple[int, str]:
+    """What the readiness probe answers."""
+    try:
+        with urllib.request.urlopen(f"{made.url}/readyz?verbose", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_the_manifests_are_taken_by_a_real_api_server(plane: ControlPlane) -> None:
-    plane.kubectl("create", "namespace", NAMESPACE)
+    plane.kubectl("create", "namespace", NAMESPACE, check=False)
     text = plane.kubectl("kustomize", str(DEPLOY))
     plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
     made = list(yaml.safe_load_all(text))

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import yaml
 
 from tests.support import claims, httpproxy, localdisk, manifests, provisioning, role
 from tests.support.bed import access, build, paths
@@ -50,6 +51,7 @@ def rights(plane: ControlPlane, overlay: str) -> Iterator[access.Access]:
     text = manifests.as_list(objects)
     account = plane.service_account(name, namespace=namespace, manifests=text)
     try:
+        manifests.until_granted(account, objects)
         yield account
     finally:
         plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
@@ -113,7 +115,7 @@ def snapshots(plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str, 
     claims.until(
         "told", lambda: "error" in (provisioning.snapshot_now(admin, namespace, "missing") or {}).get("status", {})
     )
-    admin.kubectl("delete", "volumesnapshot", "one", "static", "missing", "-n", namespace, "--timeout=30s")
+    admin.kubectl("delete", "volumesnapshot", "one", "static", "missing", "-n", namespace, "--timeout=50s")
     claims.until("contents are gone", lambda: not claims.contents(admin, namespace))
     admin.kubectl("delete", "volumesnapshotclass", namespace)
 
@@ -145,7 +147,7 @@ def groups(plane: ControlPlane, namespace: str) -> None:
         "the group is ready",
         lambda: (provisioning.look(admin, path) or {}).get("status", {}).get("readyToUse") is True,
     )
-    admin.kubectl("delete", "volumegroupsnapshot", "group", "-n", namespace, "--timeout=30s")
+    admin.kubectl("delete", "volumegroupsnapshot", "group", "-n", namespace, "--timeout=50s")
     admin.kubectl("delete", "volumegroupsnapshotclass", namespace)
     claims.until("its members are gone", lambda: not claims.contents(admin, namespace))
 
@@ -208,6 +210,7 @@ def upstreams(plane: ControlPlane, program: str, namespace: str) -> Iterator[acc
     plane.kubectl("create", "namespace", "kube-system", check=False)
     account = plane.service_account(program, namespace=namespace, manifests=text)
     try:
+        manifests.until_granted(account, [one for one in yaml.safe_load_all(text) if one])
         yield account
     finally:
         plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
@@ -249,12 +252,12 @@ async def test_provisioner(control_plane: ControlPlane, driver: localdisk.LocalD
             ):
                 admin.apply(provisioning.claim(namespace, name, namespace, dataSource=source))
                 provisioning.until_bound(admin, namespace, name)
-            admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=30s")
-            admin.kubectl("delete", "pvc", "data", "restored", "cloned", "-n", namespace, "--timeout=30s")
+            admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=50s")
+            admin.kubectl("delete", "pvc", "data", "restored", "cloned", "-n", namespace, "--timeout=50s")
             claims.until("the volumes are gone", lambda: provisioning.handles(driver) == before)
 
     def make(account: access.Access, url: str) -> role.Role:
-        return under(account, url, "provisioner", address, "--timeout=30s")
+        return under(account, url, "provisioner", address, "--timeout=50s")
 
     try:
         async with audited(control_plane, "provisioner", make):

@@ -59,6 +59,7 @@ async def test_a_look_that_finds_nothing_new_writes_nothing(control_plane: Contr
         stand.client.log.clear()
         stand.half._on_synced()
         await stand.change(namespace, {"metadata": {"labels": {"touched": "yes"}}})
+        await stand.until(lambda: stand.known(namespace)["metadata"].get("labels"))
         await stand.settle()
         assert stand.client.log == []
 
@@ -84,6 +85,8 @@ async def test_the_policy_that_counts_is_the_newest_one_at_the_delete(
         await stand.until_ready(namespace)
 
         async def flip(method: str, _path: str) -> None:
+            if method == "GET":
+                return  # A look at the leases may come between.
             stand.client.before = None
             assert method == "PUT"
             await stand.change(namespace, {"spec": {"deletionPolicy": "Retain"}})
@@ -102,6 +105,7 @@ async def test_while_the_plugin_is_down_a_deletion_waits_and_writes_nothing(
         await stand.until_ready(namespace)
         stand.plugin.healthy = False
         await stand.let_go(namespace)
+        await stand.until_going(namespace)
         await stand.settle()
         stand.client.log.clear()
         for _ in range(3):
@@ -109,8 +113,8 @@ async def test_while_the_plugin_is_down_a_deletion_waits_and_writes_nothing(
             await stand.settle()
         assert stand.client.log == []
         assert stand.plugin.calls("delete") == 0
-        stand.plugin.healthy = True
         await stand.change(namespace, {"spec": {"deletionPolicy": "Retain"}})
+        stand.plugin.healthy = True
         await stand.until_gone(namespace)
         assert stand.plugin.calls("delete") == 0
 
@@ -151,6 +155,7 @@ async def test_a_deleted_content_that_others_hold_is_not_touched_again(
         await stand.settle()
         stand.half._on_synced()
         await stand.note(namespace, touched="yes")
+        await stand.until(lambda: "touched" in annotations(stand.known(namespace)))
         await stand.settle()
         assert stand.plugin.calls("delete") == 1
         await stand.change(namespace, {"metadata": {"finalizers": None}})
@@ -179,12 +184,12 @@ async def test_an_owner_may_let_an_unsettled_create_go_by_name(control_plane: Co
         await stand.content(namespace)
         await stand.until(lambda: stand.error(namespace))
         await stand.let_go(namespace)
+        await stand.until_going(namespace)
         await stand.settle()
         assert stand.known(namespace)
         await stand.note(namespace, **{names.ABANDON: "true"})
         await stand.until_gone(namespace)
-        last = (await stand.events(namespace))[-1]
-        assert last["reason"] == "SnapshotOrphanPossible"
+        last = (await stand.until_event(namespace, "SnapshotOrphanPossible"))[-1]
         assert f"snapshot-uid-of-{namespace}" in last["message"]
 
 
@@ -211,7 +216,9 @@ async def test_a_mark_that_a_crash_left_on_a_ready_content_is_taken_off(
     async with half_stand.running(control_plane) as stand:
         await stand.content(namespace)
         await stand.until_ready(namespace)
+        stand.client.log.clear()
         await stand.note(namespace, **{names.BEING_CREATED: "yes"})
+        await stand.until(stand.client.writes)
         await stand.until(lambda: names.BEING_CREATED not in annotations(stand.known(namespace)))
         assert stand.plugin.calls("create") == 1
 
@@ -230,7 +237,8 @@ async def test_a_static_snapshot_is_looked_up_bound_or_not(
         plugin.by_hand["old"] = Stored("old-1", "v", 0)
         made = await stand.until_ready(namespace)
         assert made["status"]["snapshotHandle"] == "old-1"
-        assert [event["reason"] for event in await stand.events(namespace)] == ["SnapshotContentCheckandUpdateFailed"]
+        (event,) = await stand.until_event(namespace)
+        assert event["reason"] == "SnapshotContentCheckandUpdateFailed"
         await (stand.let_go(namespace) if bound else stand.delete(namespace))
         await stand.until_gone(namespace)
         assert plugin.handles() == set()
@@ -313,9 +321,9 @@ async def test_a_snapshot_that_two_contents_hold_goes_with_the_last(
         await stand.content(f"{namespace}-too", static="snap-1")
         await stand.until_ready(f"{namespace}-too")
         await stand.let_go(namespace)
+        (event,) = await stand.until_event(namespace)
         await stand.settle()
         assert stand.plugin.calls("delete") == 0
-        (event,) = await stand.events(namespace)
         assert f"held by VolumeSnapshotContent {namespace}-too" in event["message"]
         await stand.let_go(f"{namespace}-too")
         await stand.until_gone(f"{namespace}-too")
@@ -348,10 +356,10 @@ async def test_while_another_sidecars_lease_is_live_nothing_is_done_and_the_reas
     lease = "external-snapshotter-leader-" + plugin.driver.replace(".", "-")
     kind = {"apiVersion": names.LEASES.api_version, "kind": names.LEASES.kind}
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 1, "renewTime": now}
+    spec = {"holderIdentity": "upstream", "leaseDurationSeconds": 3600, "renewTime": now}
     setup = Client(await open_connection(Settings(kubeconfig=str(control_plane.kubeconfig))))
     await setup.create(names.LEASES, namespace, {**kind, "metadata": {"name": lease}, "spec": spec})
-    cluster = {**spec, "holderIdentity": "snapshot-controller", "leaseDurationSeconds": 3600}
+    cluster = {**spec, "holderIdentity": "snapshot-controller"}
     metadata = {"name": "snapshot-controller-leader"}
     await setup.create(names.LEASES, namespace, {**kind, "metadata": metadata, "spec": cluster})
     await setup.close()
@@ -360,8 +368,10 @@ async def test_while_another_sidecars_lease_is_live_nothing_is_done_and_the_reas
         await stand.until(lambda: f"holds the lease {lease} (upstream)" in stand.half.ready())
         await asyncio.sleep(0.3)
         assert plugin.script.done == []
-        await stand.until_ready(namespace)  # It is over after a second, and five for clocks that differ.
-        assert stand.half.ready() == ""
+        # From now on it is over a second after it was first seen, and five more for clocks that differ.
+        await stand.other.merge_patch(names.LEASES, namespace, lease, {"spec": {"leaseDurationSeconds": 1}})
+        await stand.until_ready(namespace)
+        await stand.until(lambda: stand.half.ready() == "")
         await stand.other.delete(names.LEASES, namespace, metadata["name"])
 
 

@@ -15,6 +15,8 @@ from tests.support.memory import Crash
 
 CREATE_WRITES = 3
 DELETE_WRITES = 2
+DYING_SECONDS = 60
+"""Nobody waits for all of it: the death ends the wait."""
 Step = Callable[[Stand], Awaitable[None]]
 
 
@@ -34,7 +36,7 @@ def wants(name: str) -> Step:
     async def ask(stand: Stand) -> None:
         await stand.klass(name, type="fast")
         await stand.content(name, klass=name)
-        await asyncio.sleep(5)
+        await asyncio.sleep(DYING_SECONDS)
 
     return ask
 
@@ -126,6 +128,6 @@ def made(name: str) -> Step:
 def gives_up(name: str) -> Step:
     async def give_up(stand: Stand) -> None:
         await stand.let_go(name)
-        await asyncio.sleep(5)
+        await asyncio.sleep(DYING_SECONDS)
 
     return give_up

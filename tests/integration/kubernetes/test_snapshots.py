@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from adapters.kubernetes import names
 from bridge.model.plugin import Capability
 from tests.integration.kubernetes import stand as stands
 from tests.support.bed.controlplane import ControlPlane
@@ -24,7 +26,13 @@ def of(item: dict[str, Any] | None, *fields: str) -> Any:
 
 
 async def counted(plane: ControlPlane) -> Requests:
-    return await asyncio.to_thread(plane.metrics)
+    """What the server has counted, once it counts no more writes: it counts a request after it was answered."""
+    found = await asyncio.to_thread(plane.metrics)
+    while True:
+        await asyncio.sleep(0.25)
+        before, found = found, await asyncio.to_thread(plane.metrics)
+        if not (found - before).total(WRITES, OURS):
+            return found
 
 
 async def test_a_snapshot_is_made_with_seven_writes_and_one_event_and_deleted_with_three(
@@ -74,6 +82,20 @@ async def test_a_snapshot_is_made_with_seven_writes_and_one_event_and_deleted_wi
         assert spent.total({"GET"}, OURS) == 0, dict(spent)
 
 
+async def reasons(stand: stands.Stand, namespace: str) -> list[str]:
+    """The reasons of the namespace's events."""
+    return [item["reason"] async for item in stand.cluster.client.list(names.EVENTS, namespace)]
+
+
+async def until_told(stand: stands.Stand, namespace: str, enough: Callable[[list[str]], bool]) -> None:
+    """Wait for events: each comes after the status that it tells of."""
+
+    async def told() -> bool:
+        return enough(await reasons(stand, namespace))
+
+    await stand.until(told)
+
+
 async def test_retain_keeps_the_content_and_the_data(control_plane: ControlPlane, namespace: str) -> None:
     async with stands.running(control_plane) as stand:
         await stand.klass(f"{namespace}-keep", policy="Retain")
@@ -88,7 +110,7 @@ async def test_retain_keeps_the_content_and_the_data(control_plane: ControlPlane
         assert content is not None
         assert "deletionTimestamp" not in content["metadata"]
         assert stand.plugin.handles() == {"snap-1"}
-        await stand.kubectl("delete", "volumesnapshotcontent", content["metadata"]["name"], "--timeout=10s")
+        await stand.kubectl("delete", "volumesnapshotcontent", content["metadata"]["name"], "--timeout=50s")
         assert stand.plugin.handles() == {"snap-1"}
 
 
@@ -99,10 +121,10 @@ async def test_a_kept_content_can_be_deleted_with_its_data_later(control_plane: 
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-keep", claim="data"))
         made = await stand.until_ready(namespace, "one")
         name = made["status"]["boundVolumeSnapshotContentName"]
-        await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=10s")
+        await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=50s")
         change = '{"spec":{"deletionPolicy":"Delete"}}'
         await stand.kubectl("patch", "volumesnapshotcontent", name, "--type=merge", "-p", change)
-        await stand.kubectl("delete", "volumesnapshotcontent", name, "--timeout=10s")
+        await stand.kubectl("delete", "volumesnapshotcontent", name, "--timeout=50s")
         assert stand.plugin.handles() == set()
 
 
@@ -140,12 +162,9 @@ async def test_the_default_class_of_the_driver_is_filled_in(control_plane: Contr
         await stand.until_known(lambda: of(stand.snapshot(namespace, "two"), "status", "error"))
         told = of(stand.snapshot(namespace, "two"), "status", "error", "message")
         assert "2 default snapshot classes were found" in told
-        events = await stand.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}")
-        assert sorted(events.split()) == [
-            "SetDefaultSnapshotClassFailed",
-            "SetDefaultSnapshotClassFailed",
-            "SnapshotReady",
-        ]
+        failed = "SetDefaultSnapshotClassFailed"
+        await until_told(stand, namespace, lambda found: len(found) >= 3)
+        assert sorted(await reasons(stand, namespace)) == [failed, failed, "SnapshotReady"]
 
 
 async def test_a_snapshot_that_is_processed_says_so_and_then_is_ready(
@@ -264,8 +283,7 @@ async def test_while_a_claim_waits_for_its_data_the_snapshot_stays(
         await asyncio.sleep(1)
         assert stand.plugin.handles() == {"snap-1"}
         assert stand.snapshot(namespace, "one") is not None
-        events = await stand.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}")
-        assert "SnapshotDeletePending" in events.split()
+        await until_told(stand, namespace, lambda found: "SnapshotDeletePending" in found)
         await stand.kubectl("delete", "pvc", "restored", "-n", namespace, "--wait=false")
         await stand.until_known(lambda: stand.snapshot(namespace, "one") is None)
         assert stand.plugin.handles() == set()

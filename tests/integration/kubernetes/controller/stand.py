@@ -25,8 +25,9 @@ from adapters.kubernetes.problem import ApiError
 from adapters.kubernetes.settings import Settings
 from bridge.ports.loop import Loop, Turn
 from bridge.service.loop import WorkLoop
+from bridge.service.queue import KeyQueue
 from tests.integration.kubernetes import definitions
-from tests.integration.kubernetes.stand import WallClock, class_object, volume_objects
+from tests.integration.kubernetes.stand import WallClock, class_object, is_at_rest, is_bound, volume_objects
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import Crash
 
@@ -162,15 +163,16 @@ class Stand:
         self.driver = driver
         self.other: Client
         self.driver_half: DriverHalf
+        self.queues: list[KeyQueue[str]] = []
 
     async def apply(self, *objects: Object) -> None:
         await asyncio.to_thread(self.plane.admin.apply, list(objects))
 
     async def prepare(self, namespace: str, *, policy: str = "Delete", name: str = "data") -> None:
-        """A class of the namespace's name, and a claim that is bound to a volume."""
+        """A class of the namespace's name, and a claim that is bound to a volume; all of it is known then."""
         await self.apply(class_object(namespace, self.driver, policy), *volume_objects(namespace, name, self.driver))
-        claims = self.half.world.claims
-        await self.until(lambda: path(claims.get(namespace, name), "status", "phase") == "Bound")
+        world = self.half.world
+        await self.until(lambda: world.classes.get("", namespace) and is_bound(world, namespace, name))
 
     async def delete(self, resource: names.Resource, namespace: str, name: str) -> None:
         await self.other.delete(resource, namespace, name)
@@ -205,7 +207,13 @@ class Stand:
     async def quiet(self) -> None:
         """Wait until nothing is left to do now."""
         await asyncio.sleep(0.1)
-        await self.until(lambda: all(loop.idle for loop in self.half.loops))
+        await self.until(lambda: all(is_at_rest(queue) for queue in self.queues))
+
+    async def until_event(self, namespace: str, reason: str) -> None:
+        """Wait until it was told: that comes after the write that it tells of."""
+        async with asyncio.timeout(30):
+            while reason not in await self.events(namespace):  # noqa: ASYNC110 - an event is not announced
+                await asyncio.sleep(0.05)
 
     async def events(self, namespace: str) -> list[str]:
         """The reasons, in the order of their making."""
@@ -234,12 +242,17 @@ async def running(
     given = Settings(kubeconfig=str(kubeconfig or plane.kubeconfig), lease_check_seconds=0.5, **settings)
     clock = WallClock()
 
+    queues: list[KeyQueue[str]] = []
+
     def make_queue(name: str, turn: Turn) -> Loop:
-        return WorkLoop(name, turn, clock, workers=4, retry=lambda failures: min(0.1 * failures, 1.0))
+        made = WorkLoop(name, turn, clock, workers=4, retry=lambda failures: min(0.1 * failures, 1.0))
+        queues.append(made.queue)
+        return made
 
     client = WatchedClient(await open_connection(given))
     half = ClusterHalf(given, client, make_queue, clock, Ways(rules or Rules()))
     stand = Stand(plane, half, client, driver)
+    stand.queues = queues
     stand.other = Client(await open_connection(Settings(kubeconfig=str(plane.kubeconfig))))
     stand.driver_half = driver_half(stand.other, driver)
     half.world.contents.listen(stand.driver_half.on_content)

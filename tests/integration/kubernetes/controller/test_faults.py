@@ -51,7 +51,7 @@ async def test_a_refused_write_is_told_and_tried_again(
         await stand.apply(snapshot_object(namespace, "one", namespace, claim="data"))
         await stand.ready(namespace)
         await stand.until(lambda: not stand.claim_is_held(namespace))
-        assert reason in await stand.events(namespace)
+        await stand.until_event(namespace, reason)
         assert "error" not in stand.snapshot(namespace)["status"]
         assert len(stand.driver_half.cuts) == 1
 
@@ -67,11 +67,11 @@ async def test_refusals_on_the_way_out(control_plane: ControlPlane, namespace: s
         await stand.apply(snapshot_object(namespace, "one", namespace, claim="data"))
         await stand.ready(namespace)
         await stand.quiet()
-        assert "ErrorPVCFinalizer" in await stand.events(namespace)
+        await stand.until_event(namespace, "ErrorPVCFinalizer")
         stand.client.refuses = first("DELETE", "/volumesnapshotcontents/", times=2)
         await stand.delete(names.SNAPSHOTS, namespace, "one")
         await stand.gone(namespace)
-        assert "SnapshotContentObjectDeleteError" in await stand.events(namespace)
+        await stand.until_event(namespace, "SnapshotContentObjectDeleteError")
         assert stand.driver_half.cuts == {}
         await stand.until(lambda: not stand.claim_is_held(namespace))
 
@@ -92,15 +92,18 @@ async def test_errors_come_and_go(control_plane: ControlPlane, namespace: str) -
         content = stand.content(namespace)
         assert content is not None
         again = {**content["status"]["error"], "time": "2026-11-21T13:00:00Z"}
+        looks = stand.driver_half.writes
         body = {"status": {"error": again}}
         await stand.other.merge_patch(names.CONTENTS, "", content["metadata"]["name"], body, status=True)
+        # The driver half puts its own time back: two changes to be heard of.
+        await stand.until(lambda: stand.driver_half.writes > looks)
         await stand.quiet()
         assert stand.client.writes == []
         stand.driver_half.error = ""
         stand.driver_half.look(content["metadata"]["name"])
         await stand.ready(namespace)
         assert stand.error(namespace) == ""
-        assert "GetSnapshotClassFailed" in await stand.events(namespace)
+        await stand.until_event(namespace, "GetSnapshotClassFailed")
 
 
 async def test_holds_that_a_crash_left_are_swept_at_the_start(control_plane: ControlPlane, namespace: str) -> None:

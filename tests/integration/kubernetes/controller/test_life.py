@@ -7,6 +7,7 @@ from typing import Any
 
 from adapters.kubernetes import names
 from adapters.kubernetes.controller.turns import Rules
+from adapters.kubernetes.facts import path
 from tests.integration.kubernetes.controller import stand as stands
 from tests.integration.kubernetes.stand import snapshot_object
 from tests.support.bed.controlplane import ControlPlane
@@ -44,6 +45,8 @@ async def _others_changes_cost_nothing(stand: stands.Stand, namespace: str) -> N
     name = stand.snapshot(namespace)["status"]["boundVolumeSnapshotContentName"]
     await stand.patch(names.CONTENTS, "", name, {"metadata": {"labels": {"a": "b"}}})
     await stand.patch(names.SNAPSHOTS, namespace, "one", {"metadata": {"labels": {"a": "b"}}})
+    for find in (stand.snapshot, stand.content):
+        await stand.until(lambda find=find: path(find(namespace), "metadata", "labels"))  # type: ignore[misc]
     for uid in stand.half.world.uids():
         stand.half.wake(uid)
     await stand.quiet()
@@ -109,6 +112,7 @@ async def test_a_pending_restore_blocks_and_says_so(control_plane: ControlPlane,
         await stand.delete(names.SNAPSHOTS, namespace, "one")
         await stand.until(lambda: "deletionTimestamp" in stand.snapshot(namespace)["metadata"])
         await stand.quiet()
+        await stand.until_event(namespace, "SnapshotDeletePending")
         assert (await stand.events(namespace))[-1] == "SnapshotDeletePending"
         assert len(stand.driver_half.cuts) == 1
         await stand.delete(names.CLAIMS, namespace, "restored")
@@ -144,6 +148,11 @@ async def test_distributed_drivers_get_the_node_s_label(control_plane: ControlPl
         volume, claim = stands.volume_objects(namespace, "data", stand.driver)
         volume["spec"]["nodeAffinity"] = {"required": {"nodeSelectorTerms": [rule]}}
         await stand.apply(node, volume, claim, stands.class_object(namespace, stand.driver))
+        world = stand.half.world
+        assert world.nodes is not None
+        nodes = world.nodes
+        await stand.until(lambda: nodes.get("", f"n-{namespace}") and world.classes.get("", namespace))
+        await stand.until(lambda: stands.is_bound(world, namespace, "data"))
         await stand.apply(snapshot_object(namespace, "one", namespace, claim="data"))
         await stand.ready(namespace)
         content = stand.content(namespace)
