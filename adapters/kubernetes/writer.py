@@ -7,6 +7,7 @@ the next pass sees the world as it is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
@@ -129,6 +130,15 @@ class Writer:
             return None
         cache.fold(answer)
         return answer
+
+    async def read_chosen(self, resource: Resource, namespace: str, label_selector: str) -> None:
+        """Read the objects of a namespace that a selector chooses as they stand now: a watch may be behind."""
+        chosen = dataclasses.replace(resource, label_selector=label_selector)
+        try:
+            async for item in self._client.list(chosen, namespace):
+                self._caches[resource].fold(item)
+        except ApiError as error:
+            raise as_bridge_error(error, f"reading {resource.plural} of {namespace}") from error
 
     async def _after(self, error: ApiError, resource: Resource, namespace: str, name: str) -> failure.BridgeError:
         what = f"writing {resource.kind} {f'{namespace}/' if namespace else ''}{name}"

@@ -126,6 +126,8 @@ class GroupTurns:
                 deleting = self._writer.delete(names.CONTENTS, content)
                 await self._tried(deleting, group, "GroupSnapshotContentObjectDeleteError")
             case binding.Hold(body) | binding.Release(body):
+                if isinstance(step, binding.Hold):
+                    await self._membership.learn_claims(body)
                 await self._tried(self._writer.put(names.GROUPS, body), group, "GroupSnapshotFinalizerError")
             case binding.Look(name):
                 await self._writer.refresh(names.CONTENTS, "", name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.kubernetes import member, names
 from adapters.kubernetes.facts import is_deleting, path
-from adapters.kubernetes.groups import members
+from adapters.kubernetes.groups import members, selector
 from adapters.kubernetes.groups.facts import GroupFacts, is_ready, static_content
 from adapters.kubernetes.groups.translate import handles_of
 from adapters.kubernetes.groups.world import GroupWorld
@@ -41,6 +41,14 @@ class Membership:
             plans = [members.Plan(facts, cut) for cut in cuts]
             await _each(self._make(plan) for plan in plans)
             await _each(self._refresh(plan) for plan in plans)
+
+    async def learn_claims(self, group: Object) -> None:
+        """Learn which claims the selector chooses now: a claim that its owner has labelled a moment before the group
+        was made belongs to it, though the watch of claims tells of that later than the watch of groups."""
+        chosen = path(group, "spec", "source", "selector")
+        if chosen is not None:
+            wanted = selector.text(chosen) if chosen else ""
+            await self._writer.read_chosen(names.CLAIMS, group["metadata"]["namespace"], wanted)
 
     async def let_go(self, uid: str) -> None:
         """Ask for the end of each member; our finalizer keeps it until the group is gone."""

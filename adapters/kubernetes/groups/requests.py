@@ -67,6 +67,9 @@ class VolumeGroupSnapshots:
 
     async def hold(self, request: GroupRequest) -> None:
         """Put our finalizer on the group (and its default class, in the same write), then on each claim."""
+        group = self._groups.groups.by_uid(request.key.uid)
+        if group is not None and not is_deleting(group):
+            await self._membership.learn_claims(group)
         facts = self._groups.facts(request.key.uid)
         if facts is None or facts.group is None or is_deleting(facts.group):
             return

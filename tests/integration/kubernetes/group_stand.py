@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
+
+import aiohttp
 
 from adapters.kubernetes import names
 from adapters.kubernetes.client import Client
@@ -45,6 +49,37 @@ class CountingClient(Client):
     async def delete(self, resource: Resource, namespace: str, name: str, **more: Any) -> Object:
         self.writes["delete", resource.plural] += 1
         return await super().delete(resource, namespace, name, **more)
+
+
+class DeafClient(Client):
+    """Hears nothing more of one kind once it is told so: as with a watch that lags behind the others."""
+
+    _deaf_to: Resource | None = None
+
+    def stop_hearing(self, resource: Resource) -> None:
+        """From now on its events are held back."""
+        self._deaf_to = resource
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, resource: Resource, query: Mapping[str, str], *, idle_seconds: float
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        async with super().stream(resource, query, idle_seconds=idle_seconds) as reader:
+            yield cast("aiohttp.StreamReader", _Held(reader, lambda: self._deaf_to is resource))
+
+
+class _Held:
+    """A stream that gives nothing while `held`."""
+
+    def __init__(self, reader: aiohttp.StreamReader, held: Callable[[], bool]) -> None:
+        self._reader = reader
+        self._held = held
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        async for chunk in self._reader.iter_any():
+            if self._held():
+                await asyncio.Event().wait()
+            yield chunk
 
 
 def able(*, not_ready: int = 0, **faults: str) -> MemoryPlugin:

@@ -125,6 +125,24 @@ async def test_match_expressions_choose_and_a_selector_of_them_alone_does_not_ta
         assert claims == ["b", "c"]
 
 
+async def test_a_claim_that_was_labelled_before_the_group_was_made_belongs_to_it_though_its_watch_is_behind(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """The watches of claims and of groups are two; and a group of fewer volumes than its owner chose loses data."""
+    async with stands.running(control_plane, plugin=g.able(), client_type=g.DeafClient) as stand:
+        client = stand.cluster.client
+        assert isinstance(client, g.DeafClient)
+        await g.volumes(stand, namespace, "a", app="db")
+        await g.volumes(stand, namespace, "b")
+        await g.create(stand, g.klass(f"{namespace}-g", stand.plugin.driver))
+        client.stop_hearing(names.CLAIMS)
+        await client.merge_patch(names.CLAIMS, namespace, "b", {"metadata": {"labels": {"app": "db"}}})
+        await g.create(stand, g.group(namespace, "one", f"{namespace}-g", matchLabels={"app": "db"}))
+        made = await g.until_ready(stand, namespace, "one")
+        claims = [of(one, "spec", "source", "persistentVolumeClaimName") for one in g.members(stand, made)]
+        assert claims == ["a", "b"]
+
+
 async def test_a_member_is_not_deleted_while_its_group_is_there(control_plane: ControlPlane, namespace: str) -> None:
     async with stands.running(control_plane, plugin=g.able()) as stand:
         await g.volumes(stand, namespace, "a", "b", app="db")
