@@ -49,11 +49,22 @@ class SnapshotRequests:
             return None
         grouped = self.judge_member(facts)
         request = translate.request(self._cluster, facts)
-        if not self._ownership.ours(request.driver, key.uid):
+        if not self._ownership.ours(request.driver, key.uid) and not self._only_goes(request, facts):
             raise ElsewhereError(self._ownership.why_not(request.driver))
         if request.wish is not Wish.PRESENT and not request.in_use:
             return dataclasses.replace(request, in_use=grouped or self._shared(facts))
         return request
+
+    def _only_goes(self, request: SnapshotRequest, facts: Facts) -> bool:
+        """Whether all that is left is to let go what names a class of a driver of ours, and a volume of another one.
+
+        Nobody makes a content for it, and where the other driver has no controller nobody else would let it go: it
+        may have its finalizers from its first instant (docs/decisions/0013-hold-at-create.md).
+        """
+        named = str((facts.klass or {}).get("driver") or "")
+        if request.wish is not Wish.ABSENT or facts.content is not None or named in ("", request.driver):
+            return False
+        return self._ownership.ours(named, facts.uid)
 
     async def _facts(self, uid: str) -> Facts | None:
         """What is known. A malformed object is told to its owner, and left alone until it changes."""

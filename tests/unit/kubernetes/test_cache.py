@@ -105,14 +105,36 @@ def test_readers_get_copies() -> None:
     assert again["metadata"]["name"] == "one"
 
 
-def test_indexes_follow_changes() -> None:
+def with_source() -> World:
+    """A world with all that a snapshot of the claim needs."""
     world = World()
+    world.classes.fold(o.klass())
+    world.claims.fold(o.claim())
+    world.volumes.fold(o.volume())
+    return world
+
+
+def test_indexes_follow_changes() -> None:
+    world = with_source()
     world.snapshots.fold(o.snapshot())
     assert world.claim_is_held_for_others("apps", "data", "somebody else")
     assert not world.claim_is_held_for_others("apps", "data", o.UID)
     world.snapshots.fold(o.snapshot(metadata__resourceVersion="11", status={"readyToUse": True}))
     assert world.snapshots.count("open-by-claim", "apps/data") == 0
     assert not world.claim_is_held_for_others("apps", "data", "somebody else")
+
+
+def test_a_snapshot_in_trouble_holds_no_claim_for_its_finalizers_alone() -> None:
+    """They may be there from its first instant, when nobody had looked at it yet."""
+    world = with_source()
+    world.classes.fold(o.klass(metadata__name="other", metadata__uid="other-class", driver="other.example"))
+    wrong = o.snapshot(spec__volumeSnapshotClassName="other")
+    world.snapshots.fold(wrong)
+    assert names.SOURCE_FINALIZER in wrong["metadata"]["finalizers"]
+    assert not world.claim_is_held_for_others("apps", "data", "somebody else"), "its class is another driver's"
+    bound = {"metadata__name": names.content_name(o.UID), "status": {}}
+    world.contents.fold(o.content(**bound))
+    assert world.claim_is_held_for_others("apps", "data", "somebody else"), "its cut may be under way"
 
 
 @pytest.mark.parametrize("field", ["dataSource", "dataSourceRef"])

@@ -104,6 +104,8 @@ async def test_without_its_loop_nothing_lingers() -> None:
 async def test_another_snapshot_that_needs_it_keeps_it() -> None:
     async with holds() as (made, writes):
         await made.take(*PLACE)
+        made._world.classes.fold(o.klass())
+        made._world.volumes.fold(o.volume())
         made._world.snapshots.fold(o.snapshot(metadata__uid="other", metadata__resourceVersion="5"))
         await made.drop_later(*PLACE, "a")
         await asyncio.sleep(0.15)
