@@ -80,9 +80,13 @@ def members(calls: Calls, namespace: str) -> list[Object]:
     return sorted(found, key=lambda one: str(one["spec"]["source"]["persistentVolumeClaimName"]))
 
 
+def member_is_ready(found: Object) -> bool:
+    return (found.get("status") or {}).get("readyToUse") is True
+
+
 def on_backend(driver: localdisk.LocalDisk, handles: list[str]) -> int:
     asked = (pb.ListSnapshotsRequest(source_volume_id=handle) for handle in handles)
-    return sum(len(driver.controller.ListSnapshots(one, timeout=30).entries) for one in asked)
+    return sum(len(driver.controller.ListSnapshots(one, timeout=30, wait_for_ready=True).entries) for one in asked)
 
 
 def volumes(
@@ -115,10 +119,10 @@ def test_three_claims_by_expression_one_member_restored_all_deleted_together(
     before = checksum(mounted)
     klass(calls, f"{namespace}-e2e")
     group(calls, namespace, "all", f"{namespace}-e2e", ["data", "log", "queue"])
-    claims.until("ready", lambda: is_ready(calls, namespace, "all"))
+    claims.until("ready", lambda: is_ready(calls, namespace, "all"), 60.0)
     found = members(calls, namespace)
     assert [one["spec"]["source"]["persistentVolumeClaimName"] for one in found] == ["data", "log", "queue"]
-    assert all(one["status"]["readyToUse"] for one in found)
+    claims.until("its members too", lambda: all(member_is_ready(one) for one in members(calls, namespace)), 60.0)
     assert on_backend(driver, handles) == 3
     (mounted / "a.bin").write_bytes(b"damaged")
     service.cli("snapshot", "restore", found[0]["metadata"]["uid"], "--as", "restored", "--wait")
@@ -141,17 +145,22 @@ def test_killed_at_any_moment_it_makes_one_group_and_deletes_it_whole(
     klass(calls, f"{namespace}-killed")
     group(calls, namespace, "all", f"{namespace}-killed", ["data", "log", "queue"])
     strike(service, 0.08)
-    claims.until("ready", lambda: is_ready(calls, namespace, "all"))
+    claims.until("ready", lambda: is_ready(calls, namespace, "all"), 60.0)
     assert on_backend(driver, handles) == 3
     assert len(members(calls, namespace)) == 3
     calls.delete(f"{ROOT}/namespaces/{namespace}/volumegroupsnapshots/all")
     strike(service, 0.04)
-    claims.until("gone", lambda: live(calls, namespace, "all") is None)
-    claims.until("members are gone", lambda: members(calls, namespace) == [])
+    claims.until("gone", lambda: live(calls, namespace, "all") is None, 60.0)
+    claims.until("members are gone", lambda: members(calls, namespace) == [], 60.0)
     assert on_backend(driver, handles) == 0
-    held = calls.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")["items"]
-    marks = [mark for one in held for mark in one["metadata"].get("finalizers") or ()]
-    assert [mark for mark in marks if "as-source" in mark] == []
+    claims.until("the claims are free", lambda: holds(calls, namespace) == [], 60.0)
+
+
+def holds(calls: Calls, namespace: str) -> list[str]:
+    """Ours on the claims."""
+    found = calls.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims")["items"]
+    marks = [mark for one in found for mark in one["metadata"].get("finalizers") or ()]
+    return [mark for mark in marks if "as-source" in mark]
 
 
 def strike(service: serve.Serve, after_seconds: float) -> None:

@@ -47,7 +47,7 @@ async def rows(service: serve.Serve, noun: str, **more: str) -> list[dict[str, A
 
 
 async def until_rows(
-    service: serve.Serve, noun: str, count: int, seconds: float = 30.0, **more: Any
+    service: serve.Serve, noun: str, count: int, seconds: float = 60.0, **more: Any
 ) -> list[dict[str, Any]]:
     for _ in range(int(seconds / 0.3)):
         found = await rows(service, noun, **more)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.pb.csi.v1 import csi_pb2 as pb
-from tests.support import localdisk, serve
+from tests.support import claims, localdisk, serve
 
 SIZE = 32 << 20
 
@@ -46,7 +46,7 @@ def checksum(folder: Path) -> str:
 
 
 def backend(driver: localdisk.LocalDisk) -> list[str]:
-    answer = driver.controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10)
+    answer = driver.controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=30, wait_for_ready=True)
     return [entry.snapshot.snapshot_id for entry in answer.entries]
 
 
@@ -97,7 +97,7 @@ def test_a_second_service_on_the_same_data_is_refused(service: serve.Serve) -> N
         service={"data_dir": str(service.folder / "data")},
     )
     argv = [str(word) for word in second.process.launch.argv]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 11, done.stderr
     assert "ledger" in done.stderr
 
@@ -106,10 +106,10 @@ def test_the_driver_restarts_and_work_goes_on(driver: localdisk.LocalDisk, servi
     driver.kill()
     service.cli("snapshot", "create", "data", "late")
     driver.start()
-    service.cli("snapshot", "create", "data", "later", "--wait=20s", seconds=40)
-    for _ in range(200):
-        rows = service.cli_json("snapshot", "list")["items"]
-        if all(row["ready"] for row in rows):
-            break
-    assert sorted(row["name"] for row in rows if row["ready"]) == ["late", "later"]
+    service.cli("snapshot", "create", "data", "later", "--wait=60s")
+
+    def ready() -> list[str]:
+        return sorted(row["name"] for row in service.get("/v1/snapshots")["items"] if row["ready"])
+
+    claims.until("both are ready", lambda: ready() == ["late", "later"], 60.0)
     assert len(backend(driver)) == 2

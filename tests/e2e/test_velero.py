@@ -94,7 +94,7 @@ class Velero:
 
         def ready() -> bool:
             one, other = self.call("GET", path), self.call("GET", self.contents(content["metadata"]["name"]))
-            return bool(one["status"]["readyToUse"] and other["status"]["readyToUse"])
+            return all((item.get("status") or {}).get("readyToUse") for item in (one, other))
 
         claims.until("both are ready", ready)
         return self.call("GET", path), self.call("GET", self.contents(content["metadata"]["name"]))
@@ -160,7 +160,7 @@ class Velero:
         }
         body["spec"].pop("volumeSnapshotClassName", None)
         name = self.call("POST", self.contents(), body)["metadata"]["name"]
-        claims.until("known", lambda: "status" in self.call("GET", self.contents(name)), 2.0)  # it sleeps for 2 s
+        claims.until("known", lambda: "status" in self.call("GET", self.contents(name)))  # it sleeps for 2 s
         self.call("DELETE", self.contents(name))
         if wait:
             claims.until("the content is gone", lambda: not self.exists(self.contents(name)))

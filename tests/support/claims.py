@@ -110,7 +110,7 @@ def static(namespace: str, name: str, driver: str, handle: str) -> list[dict[str
     return [content, snapshot]
 
 
-def until(what: str, holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Poll until it holds; an AssertionError says what did not."""
     deadline = time.monotonic() + seconds
     while not holds():
