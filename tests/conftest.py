@@ -31,7 +31,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["SNAPBRIDGE_VERIFY_CACHE"] = "1"
 
 # A run of CI tries the same examples each time; every other run, and `make nightly`, looks for new ones.
-hypothesis.settings.register_profile("ci", derandomize=True)
+# No example has a deadline: on a busy machine any of them may take longer than 0.2 s.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("patient"), derandomize=True)
 if os.environ.get("CI") == "true":
     hypothesis.settings.load_profile("ci")
 

@@ -74,13 +74,7 @@ async def _listen(
 
 async def _listen_on_socket(runner: web.AppRunner, path: pathlib.Path) -> None:
     """Bind the socket for this user only. A socket that still answers belongs to another service."""
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), timeout=1)
-    except (OSError, TimeoutError):
-        pass
-    else:
-        writer.close()
-        await writer.wait_closed()
+    if await _is_answered(path):
         raise InvalidError(
             f"another service answers on {path}", field="api.unix_socket", hint="stop it, or use another path"
         )
@@ -91,6 +85,20 @@ async def _listen_on_socket(runner: web.AppRunner, path: pathlib.Path) -> None:
         await asyncio.to_thread(path.chmod, 0o600)
     except OSError as error:
         raise _no_listener(str(path), "api.unix_socket", error) from error
+
+
+async def _is_answered(path: pathlib.Path) -> bool:
+    """Whether somebody listens there. A dead socket refuses at once: one that keeps us waiting is somebody's, and so
+    is one whose answer came while this process stood still."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), timeout=1)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
 
 
 def _no_listener(where: str, field: str, error: OSError) -> BridgeError:

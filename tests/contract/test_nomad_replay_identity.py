@@ -116,6 +116,7 @@ async def _with_acl() -> list[str]:
         await player.call("DELETE", "/v1/job/ident")
         del session.headers["X-Nomad-Token"]
         problems += [f"[16] {p}" for p in await player.replay(CASES[16], Script(), 16)]
+        await agent.runner.live[allocation_id].processes["t"].kill()
         await worlds.ended(player, "ident")
         problems += [f"[17] {p}" for p in await player.replay(CASES[17], Script(), 17)]
     return problems

@@ -18,7 +18,7 @@ from bridge.ports.identity import Authenticator
 from tests.support.desk import MemoryDesk
 
 T = TypeVar("T")
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 @dataclasses.dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from bridge.ledger.opening import open_ledger
@@ -16,6 +16,7 @@ from bridge.ledger.store import SqlLedger
 from bridge.model.failure import ConflictError, NotFoundError
 from bridge.model.keys import Key
 from bridge.model.operation import Operation, OperationState
+from bridge.model.snapshot import SnapshotStatus
 from bridge.model.volume import Volume
 from bridge.ports.identity import Caller
 from bridge.ports.orchestrator import Intake, SnapshotDraft, Traits, Wake
@@ -185,6 +186,13 @@ class Service:
                     ADMIN, operation.id, version=operation.version, timeout_seconds=seconds
                 )
         return operation
+
+    async def told(self, uid: str, holds: Callable[[SnapshotStatus], bool], seconds: float = 30.0) -> SnapshotStatus:
+        """The snapshot's status once it is so. What a pass tells comes after what it has done."""
+        async with asyncio.timeout(seconds):
+            while not holds(status := (await self.desk.snapshot(ADMIN, uid)).status):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return status
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import pathlib
@@ -12,19 +13,24 @@ import threading
 import time
 
 import pytest
+from aiohttp import web
 
+from bridge.api.operations import WAITERS, Waiters
+from bridge.api.server import serve
 from bridge.api.settings import ApiSettings
 from bridge.model.failure import InvalidError, UnavailableError
 from tests.support.api import running
 from tests.support.certificates import Authority
 from tests.support.desk import MemoryDesk
 
+PATIENCE_SECONDS = 30.0
+
 
 def _ask(url: str, path: str, **options) -> tuple[int, dict]:
     scheme, _, place = url.partition("://")
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
     headers = options.pop("headers", {})
-    connection = kind(place, timeout=10, **options)
+    connection = kind(place, timeout=PATIENCE_SECONDS, **options)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     body = json.loads(answer.read())
@@ -44,7 +50,7 @@ def _ask(url: str, path: str, **options) -> tuple[int, dict]:
 def test_what_is_no_http_is_a_problem_too_and_is_quoted_nowhere(raw, caplog):
     with running() as server:
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=5) as link:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as link:
             link.sendall(raw)
             answer = b""
             while part := link.recv(65536):
@@ -71,7 +77,7 @@ def test_a_unix_socket_serves_its_owner_only_and_is_removed(tmp_path):
 
 def _whoami(path: pathlib.Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(5)
+        link.settimeout(PATIENCE_SECONDS)
         link.connect(str(path))
         link.sendall(b"GET /v1/whoami HTTP/1.0\r\nHost: localhost\r\n\r\n")
         answer = b""
@@ -90,6 +96,21 @@ def test_a_socket_left_by_a_crash_is_replaced_and_a_file_is_not(tmp_path):
     with pytest.raises(UnavailableError), running(settings=ApiSettings(host="", unix_socket=str(path))):
         pass
     assert path.read_text() == "precious"
+
+
+async def test_a_service_that_was_stopped_while_it_looked_takes_no_socket_from_another(tmp_path):
+    """It stands still right after it has begun to dial: its own time is up, and the other one lives."""
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        app = web.Application()
+        app[WAITERS] = Waiters(1)
+        serving = asyncio.create_task(serve(app, ApiSettings(host="", unix_socket=str(path), shutdown_seconds=0.1)))
+        asyncio.get_running_loop().call_soon(time.sleep, 1.5)
+        with pytest.raises(InvalidError, match="another service answers"):
+            await asyncio.wait_for(serving, PATIENCE_SECONDS)
+        assert path.is_socket()
 
 
 def test_a_taken_port_is_an_error_that_names_it():
@@ -139,7 +160,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_a_torn_one_is_not(
         host, port = server.url.removeprefix("https://").split(":")
 
         def shown() -> str:
-            return ssl.get_server_certificate((host, int(port)), timeout=5)
+            return ssl.get_server_certificate((host, int(port)), timeout=PATIENCE_SECONDS)
 
         first = shown()
         pathlib.Path(own.key).write_text("torn")
@@ -147,7 +168,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_a_torn_one_is_not(
         assert shown() == first
         authority.issue("127.0.0.1", server=True)
         renewed = pathlib.Path(own.cert).read_text()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while shown().split() != renewed.split():
             assert time.monotonic() < deadline, "the renewed certificate was not taken up"
             time.sleep(0.05)
@@ -161,12 +182,12 @@ def test_stopping_sends_those_who_wait_home_with_what_is_known():
         path = f"/v1/operations/{operation['id']}?wait=60s&index={operation['version']}"
         thread = threading.Thread(target=lambda: found.append(_ask(server.url, path)))
         thread.start()
-        deadline = time.monotonic() + 5
-        while "wait_operation" not in desk.calls and time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "wait_operation" not in desk.calls:
+            assert time.monotonic() < deadline, "nobody waits"
             time.sleep(0.01)
-        began = time.monotonic()
-    thread.join(5)
-    assert time.monotonic() - began < 5
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive(), "who waits was not sent home"
     assert found[0][0] == 200
     assert found[0][1]["state"] == "running"
 
@@ -180,7 +201,7 @@ def test_the_waiters_are_bounded():
 
 
 def _create(url: str) -> dict:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE_SECONDS)
     body = json.dumps({"name": "a", "volume": "db"})
     connection.request("POST", "/v1/snapshots", body, {"Content-Type": "application/json"})
     found = json.loads(connection.getresponse().read())

@@ -72,7 +72,7 @@ async def test_a_stopped_job_is_snapshotted_when_its_last_allocation_has_let_go(
         assert mine(adapter, job) == []
     again = MemoryIntake()
     async with bridge(place_of, again, MemorySink()):
-        await until(lambda: volume in again.volumes(), "found by the list after a restart", 20)
+        await until(lambda: volume in again.volumes(), "found by the list after a restart", 30)
     assert draft.uid in again.booked
     await place_of.purge(job)
 

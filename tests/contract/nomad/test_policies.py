@@ -21,7 +21,7 @@ from tests.integration.nomad.doubles import running, until
 
 __all__ = ["guarded"]
 
-DENIED_SECONDS = 8.0
+DENIED_SECONDS = 25.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,7 +81,7 @@ async def lead(scene: Scene) -> None:
     terms = LeadershipSettings(ttl_seconds=10)
     lock = VariableLock(Client(scene.client.settings), terms)
     async with running(lock.run()):
-        await until(lambda: lock.why_not() == "" or lock.trouble != "", "it leads or says why not", 20)
+        await until(lambda: lock.why_not() == "" or lock.trouble != "", "it leads or says why not", 60)
         if lock.trouble:
             raise AnswerError(403, lock.trouble)
 
@@ -122,7 +122,7 @@ async def stop_and_start(scene: Scene) -> None:
 
 
 async def run_in_a_task(scene: Scene) -> None:
-    ran = await tasks.run(scene.client, "default", scene.allocation, "main", ["/bin/true"], timeout_seconds=20)
+    ran = await tasks.run(scene.client, "default", scene.allocation, "main", ["/bin/true"], timeout_seconds=60)
     assert ran.exit_code == 0
 
 

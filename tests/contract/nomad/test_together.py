@@ -29,7 +29,7 @@ async def serving(world: World, route: str) -> AsyncIterator[serve.Serve]:
             rows = (await asyncio.to_thread(made.get, "/v1/plugins"))["items"]
             return any(row["healthy"] and row["role"] == "controller" for row in rows)
 
-        await eventually(healthy, "the plugin is healthy", 30)
+        await eventually(healthy, "the plugin is healthy", 60)
         yield made
     finally:
         await asyncio.to_thread(made.process.stop)

@@ -134,6 +134,17 @@ class TaskProcess:
         hook = (self.spec.get("Lifecycle") or {}).get("Hook")
         return hook == "poststop" and live is not None and live.stop.is_set()
 
+    def takes_interrupts(self) -> bool:
+        """Whether the process answers an interrupt by itself: a shell that has not come to its `trap` dies of one."""
+        if self.process is None or self.process.returncode is not None:
+            return True
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        except OSError:
+            return True  # it has ended
+        masks = [line.split()[1] for line in status.splitlines() if line.startswith(("SigCgt:", "SigIgn:"))]
+        return any(int(mask, 16) & (1 << (signal.SIGINT - 1)) for mask in masks)
+
     async def wait(self, stop: asyncio.Event | None, kill_seconds: float) -> int:
         """Wait for the end, or stop it: interrupt, then kill after the time. Returns the exit code."""
         async with asyncio.TaskGroup() as group:
@@ -143,7 +154,7 @@ class TaskProcess:
             if not over.done():
                 await self._unwedged()
                 self._signal(signal.SIGINT)
-                await asyncio.wait({over}, timeout=kill_seconds)
+                await asyncio.wait({over}, timeout=kill_seconds * self.agent.settings.kill_scale)
                 self._signal(signal.SIGKILL)
                 await over
             asked.cancel()

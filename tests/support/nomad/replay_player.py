@@ -19,6 +19,8 @@ from yarl import URL
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.replay_compare import Bindings, Comparison, compare_headers, compare_text
 
+PATIENCE_SECONDS = 30.0
+"""How much later than recorded an answer may come, on a machine that has other things to do."""
 Case = dict[str, Any]
 Step = Callable[["Player"], Awaitable[None]]
 
@@ -86,7 +88,7 @@ class Player:
         wanted_seconds = case.get("seconds") or 0
         if wanted_seconds > 0.9 and wanted_seconds < 60:
             took = loop.time() - began
-            if not wanted_seconds - 0.15 <= took <= wanted_seconds + 1:
+            if not wanted_seconds - 0.15 <= took <= wanted_seconds + PATIENCE_SECONDS:
                 problems.append(f"took {took:.2f} s instead of {wanted_seconds:.2f}")
         return problems
 

@@ -6,6 +6,7 @@ It must hold every exclusion of the replay; the test prints them and counts them
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 from tests.support.nomad import replay_worlds as worlds
@@ -51,7 +52,7 @@ async def _poststop_runs(player: Player) -> None:
     await worlds.run(player, worlds.job("ps", "pa", worlds.task("t"), post, PerAlloc=True))
     await player.call("DELETE", "/v1/job/ps")
     allocation = player.agent.state.job_allocations("default", "ps")[0]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while allocation.tasks["post"]["State"] != "running":
             await player.agent.state.change(0.05)
 
@@ -112,10 +113,18 @@ async def _slow_driver_day(player: Player) -> None:
     for name in ("sleep-0-x", "sleep-10-det", "sleep-12-att"):
         body = {"Snapshots": [{"SourceVolumeID": "sv2", "Name": name}]}
         await player.call("PUT", "/v1/volumes/snapshot", body)
+    # The recorded 2 minutes and 125 s become 1.2 s and 1.25 s, for this one call only.
+    _set(player, controller_cap_seconds=1.2)
+
+
+def _set(player: Player, **times: float) -> None:
+    """Other times of the agent from now on."""
+    player.agent.settings = dataclasses.replace(player.agent.settings, **times)  # type: ignore[arg-type]
 
 
 async def _driver_finishes(player: Player) -> None:
-    async with asyncio.timeout(5):
+    _set(player, controller_cap_seconds=120.0)
+    async with asyncio.timeout(30):
         while "s-sleep-125-long" not in player.kept["slow"].snapshots:
             await player.agent.state.change(0.02)
 
@@ -154,16 +163,15 @@ async def _hold_start(player: Player) -> None:
 
 
 async def _setup_seen(player: Player) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (rows := player.agent.state.job_allocations("default", "web")) or not rows[0].tasks:
             await player.agent.state.change(0.05)
 
 
 async def _web_replaced(player: Player) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(player.agent.state.job_allocations("default", "web")) < 2:
             await player.agent.state.change(0.05)
-    await asyncio.sleep(0.02)
 
 
 def ev_job() -> dict[str, Any]:
@@ -191,7 +199,7 @@ _EV_ARGS = ["-c", "trap 'exit 0' INT TERM; while true; do sleep 0.2; done"]
 
 
 async def _after_stop(player: Player) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while player.agent.state.job("default", "ev")["Status"] != "dead":  # type: ignore[index]
             await player.agent.state.change(0.05)
 
@@ -203,7 +211,7 @@ async def _volume_missing(player: Player) -> None:
     await player.call("DELETE", "/v1/volume/csi/e1")
     player.agent.hold("healthy")
     await player.call("POST", "/v1/job/e2e/scale", {"Count": 1, "Target": {"Group": "g"}})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(e["Status"] == "blocked" for e in player.agent.state.evaluations.values()):
             await player.agent.state.change(0.05)
 
@@ -216,7 +224,7 @@ async def _volume_back(player: Player) -> None:
 
 
 async def _child_done(player: Player) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while any(
             versions[-1]["Status"] != "dead"
             for (_, name), versions in player.agent.state.jobs.items()
@@ -249,6 +257,8 @@ async def _takeover(player: Player) -> None:
     """The holder dies; the next one gets the lock after 2 x TTL + delay (scaled), and releases it."""
     body = {"Items": {"holder": "four"}, "Lock": {"TTL": "10s", "LockDelay": "1s"}}
     loop = asyncio.get_running_loop()
+    # Only now: a lock of 0.2 s would be over before the request that is to find it held, on a busy machine.
+    _set(player, lock_time_scale=0.01)
     began = player.agent.state.variables[("default", "bridge/lock")].lock.renewed_at
     while True:
         url = f"{player.agent.url}/v1/var/bridge/lock?lock-acquire"
@@ -258,6 +268,7 @@ async def _takeover(player: Player) -> None:
                 break
         await asyncio.sleep(0.005)
     assert loop.time() - began >= 21 * player.agent.settings.lock_time_scale * 0.9
+    _set(player, lock_time_scale=1.0)
     await player.call("PUT", "/v1/var/bridge/lock", {"Lock": lock}, **{"lock-release": ""})
 
 
@@ -295,9 +306,11 @@ async def _new_job(player: Player) -> None:
 BLOCKING = Script(
     before={0: _day_begin},
     during={6: _new_volume, 7: lambda player: _volume(player, "blk2"), 8: _drop_volume, 9: _new_job},
+    # Those that are woken may wait long, so that their end shows that they were, on the slowest machine too.
     queries={
-        8: lambda player: {"index": str(player.agent.state.table_index(("csi_volumes",)))},
-        9: lambda player: {"index": str(player.agent.state.table_index(("jobs",)))},
+        6: lambda player: {"wait": "60s"},
+        8: lambda player: {"index": str(player.agent.state.table_index(("csi_volumes",))), "wait": "60s"},
+        9: lambda player: {"index": str(player.agent.state.table_index(("jobs",))), "wait": "60s"},
     },
 )
 ERRORS = Script(before={0: _errors_begin})
@@ -348,10 +361,10 @@ ACL = Script(before={8: _tokens, 9: _acl_plugin})
 
 
 async def ident_job(player: Player) -> str:
-    """The recorded job `ident`: a default identity and a named one, both as files; its task ends late."""
+    """The recorded job `ident`: a default identity and a named one, both as files; its task has to be killed."""
     identity = {"Env": True, "File": True}
     named = {"Name": "bridge", "Audience": ["snapbridge"], "TTL": 900 * worlds.SECOND, "File": True, "Env": True}
     stubborn = ["-c", "trap '' INT TERM; while true; do sleep 0.05; done"]
-    task = worlds.task("t", script=stubborn, Identity=identity, Identities=[named], KillTimeout=worlds.SECOND)
+    task = worlds.task("t", script=stubborn, Identity=identity, Identities=[named], KillTimeout=60 * worlds.SECOND)
     spec = {"ID": "ident", "Type": "service", "TaskGroups": [{"Name": "g", "Tasks": [task]}]}
     return await worlds.run(player, spec)

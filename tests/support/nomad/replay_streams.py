@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +22,16 @@ from tests.support.nomad.replay_player import Case, Player
 _EVENT_KEYS = {"Topic", "Type", "Key", "Namespace", "FilterKeys", "Index", "Payload"}
 
 
+PATIENCE_SECONDS = 30.0
+"""For what must come. What must not come is waited for by each test's own, shorter, time."""
+
+
 @dataclass(slots=True)
 class Seen:
     """What came over one stream."""
 
+    begun: bool = False
+    """Whether the head of the answer is there."""
     status_line: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     lines: list[Any] = field(default_factory=list)
@@ -51,17 +58,31 @@ async def open_stream(
 
 
 async def read_stream(player: Player, query: str, headers: dict[str, str], seconds: float) -> Seen:
-    """Read a stream for a while from the bare socket, as an HTTP library would hide its form."""
+    """Read a stream until its end, or until nothing more has come for so many seconds. From the bare socket, as an
+    HTTP library would hide its form."""
     reader, writer = await open_stream(player, query, headers)
     seen = Seen()
+    reading = asyncio.create_task(collect(reader, seen), name="stream")
     try:
-        async with asyncio.timeout(seconds):
-            await collect(reader, seen)
-    except TimeoutError:
-        pass
+        await quiet(reading, seen, seconds)
+        if reading.done():
+            reading.result()
     finally:
+        reading.cancel()
+        await asyncio.wait({reading})
         writer.close()
     return seen
+
+
+async def quiet(reading: asyncio.Task[None], seen: Seen, seconds: float) -> None:
+    """Wait until the stream has begun, and then has ended or brought nothing more for so many seconds."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not seen.begun and not reading.done():  # noqa: ASYNC110 - the head of an answer rings no bell
+            await asyncio.sleep(0.005)
+    before = -1
+    while before != len(seen.lines) and not reading.done():
+        before = len(seen.lines)
+        await asyncio.wait({reading}, timeout=seconds)
 
 
 async def collect(reader: asyncio.StreamReader, seen: Seen) -> None:
@@ -69,6 +90,7 @@ async def collect(reader: asyncio.StreamReader, seen: Seen) -> None:
     while line := (await reader.readline()).decode().strip():
         key, _, value = line.partition(": ")
         seen.headers[key] = value
+    seen.begun = True
     if "200" not in seen.status_line:
         seen.lines.append((await reader.readexactly(int(seen.headers["Content-Length"]))).decode())
         return
@@ -126,28 +148,33 @@ def _shapes(lines: list[Any], seen: Seen) -> list[str]:
 
 
 async def play_session(player: Player, case: Case, limit_seconds: float = 1.0) -> list[dict[str, Any]]:
-    """Send the recorded client frames at their times; returns the server's frames and the end."""
+    """Send the recorded client frames at their times; returns the server's frames and the end.
+
+    Where the recorded client gave up, so does this one: `limit_seconds` after the last frame that came then.
+    """
     request = case["request"]
     path = player.bindings.translate(request["path"])
     query = {key: player.bindings.translate(value) for key, value in request["query"].items()}
     headers = {key: player.bindings.translate(value) for key, value in (request["headers"] or {}).items()}
     frames: list[dict[str, Any]] = []
+    recorded = case["response"]["frames"]
+    gives_up, told = any("note" in frame for frame in recorded), sum(f.get("dir") == "server" for f in recorded)
     url = f"{player.agent.url}{path}?{urlencode(query)}"
     async with player.session.ws_connect(url, headers=headers, autoping=True) as socket, asyncio.TaskGroup() as group:
-        sender = group.create_task(_send(socket, case["response"]["frames"]))
+        sender = group.create_task(_send(socket, recorded))
         try:
-            async with asyncio.timeout(limit_seconds + _length(case)):
-                while (message := await socket.receive()).type is WSMsgType.TEXT:
-                    frames.append(json.loads(message.data))
+            while True:
+                is_over = gives_up and len(frames) >= told
+                async with asyncio.timeout(limit_seconds if is_over else PATIENCE_SECONDS):
+                    message = await socket.receive()
+                if message.type is not WSMsgType.TEXT:
+                    break
+                frames.append(json.loads(message.data))
             frames.append(_end(socket, message))
         except TimeoutError:
             frames.append({"note": "client gave up waiting"})
         sender.cancel()
     return frames
-
-
-def _length(case: Case) -> float:
-    return max([frame.get("t") or 0.0 for frame in case["response"]["frames"]], default=0.0)
 
 
 async def _send(socket: aiohttp.ClientWebSocketResponse, frames: list[dict[str, Any]]) -> None:
@@ -156,7 +183,8 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, frames: list[dict[str, 
         if frame.get("dir") == "client":
             await asyncio.sleep(max(0.0, frame["t"] - now))
             now = frame["t"]
-            await socket.send_str(json.dumps(frame["text"]))
+            with contextlib.suppress(ConnectionError):  # it has ended meanwhile: the frames that came tell how
+                await socket.send_str(json.dumps(frame["text"]))
 
 
 def _end(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.support.nomad.drivers import HostPathDriver, ScriptedDriver
 from tests.support.nomad.replay_player import Player
+from tests.support.nomad.state import Allocation
 
 _CAPABILITIES = [{"AccessMode": "single-node-writer", "AttachmentMode": "file-system"}]
 _LARGE = {"RequestedCapacityMin": 1048576, "RequestedCapacityMax": 4194304}
@@ -52,21 +53,30 @@ async def run(player: Player, spec: dict[str, Any]) -> str:
 
 async def running(player: Player, job_id: str) -> None:
     """Wait until the newest allocation's main tasks run."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             rows = player.agent.state.job_allocations("default", job_id)
             version = (player.agent.state.job("default", job_id) or {}).get("Version")
             if rows and rows[0].desired == "run" and rows[0].tasks and rows[0].job["Version"] == version:
                 mains = [t["Name"] for t in rows[0].group_spec["Tasks"] if not t.get("Lifecycle")]
-                if all(rows[0].tasks[name]["State"] == "running" for name in mains):
+                running_now = all(rows[0].tasks[name]["State"] == "running" for name in mains)
+                if running_now and all(_is_up(player, rows[0], name) for name in mains):
                     break
             await player.agent.state.change(0.05)
     await deployed(player, job_id)
 
 
+def _is_up(player: Player, allocation: Allocation, name: str) -> bool:
+    """Whether the task's shell has come to its `trap`: interrupted before, it would end with another exit code."""
+    live = player.agent.runner.live.get(allocation.id)
+    process = live.processes.get(name) if live is not None else None
+    has_trap = "trap" in str((process.spec.get("Config") or {}).get("args")) if process is not None else False
+    return process is None or not has_trap or process.takes_interrupts()
+
+
 async def deployed(player: Player, job_id: str) -> None:
     """Wait until the job's deployment is over, unless health is held."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while "healthy" not in player.agent.runner.gates:
             row = player.agent.state.latest_deployment("default", job_id)
             planned = all(e["Status"] != "pending" for e in player.agent.state.evaluations.values())
@@ -82,7 +92,7 @@ async def stop(player: Player, job_id: str, **query: str) -> None:
 
 
 async def ended(player: Player, job_id: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while any(not a.terminal for a in player.agent.state.job_allocations("default", job_id)):
             await player.agent.state.change(0.05)
 

@@ -23,6 +23,7 @@ class Settings:
     update_batch_seconds: float = 0.0  # real: 0.2; the client sends its allocations' changes together
     healthy_seconds: float = 0.0  # real: 10 until a deployment counts an allocation as healthy
     restart_delay_scale: float = 0.01  # real: 1
+    kill_scale: float = 1.0  # of a task's kill_timeout: more where a slow machine must not turn an exit into a kill
     lock_time_scale: float = 1.0
     plugin_probe_seconds: float = 0.05  # real: 5
     fingerprint_seconds: float = 30.0

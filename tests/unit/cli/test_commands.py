@@ -18,6 +18,7 @@ from bridge.api.settings import ApiSettings
 from bridge.cli.main import main
 from bridge.model.snapshot import DeletionPolicy
 from tests.support.api import running
+from tests.support.bed import ports
 from tests.support.certificates import Authority
 from tests.support.desk import MemoryDesk
 
@@ -76,21 +77,16 @@ def test_wait_for_cut_does_not_wait_for_ready(capsys):
         command = [sys.executable, "-m", "bridge", "snapshot", "create", "db", "a", "--wait-for", "cut"]
         environ = {**os.environ, "SNAPBRIDGE_ADDR": server.url}
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 20
-        for _ in range(2):
-            seen = desk.calls.count("wait_operation")
-            while (
-                desk.calls.count("wait_operation") == seen and process.poll() is None and time.monotonic() < deadline
-            ):
-                time.sleep(0.02)
+        for asked in (1, 2):
+            _until(lambda asked=asked: desk.calls.count("wait_operation") >= asked or process.poll() is not None)
             server.call(desk.advance)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "snapshot east/default/a cut\n")
 
 
 def test_a_service_that_restarts_meanwhile_is_waited_for():
     desk = MemoryDesk(by_hand=True)
-    with running(desk) as server:
+    with running(desk, settings=ApiSettings(port=ports.free(), shutdown_seconds=1)) as server:
         url = server.url
         command = [sys.executable, "-m", "bridge", "snapshot", "create", "db", "a", "--wait"]
         environ = {**os.environ, "SNAPBRIDGE_ADDR": url}
@@ -102,12 +98,12 @@ def test_a_service_that_restarts_meanwhile_is_waited_for():
         _until(lambda: "wait_operation" in desk.calls)
         for _ in range(3):
             server.call(desk.advance)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "snapshot east/default/a ready\n")
 
 
 def _until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -278,7 +274,7 @@ def _proposals(url: str, words: str) -> list[str]:
         "COMP_WORDS": f"snapbridge {words}", "COMP_CWORD": number,
     }  # fmt: skip
     command = [sys.executable, "-m", "bridge"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
@@ -356,7 +352,7 @@ def _in_a_terminal(server_url: str, *words: str, typed: bytes = b"", **environ: 
     except OSError:
         pass
     os.close(leader)
-    return process.wait(20), shown.decode()
+    return process.wait(60), shown.decode()
 
 
 def test_a_terminal_asks_before_a_delete(server):
@@ -390,7 +386,7 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(server):
     command = f"{sys.executable} -m bridge snapshot list -o wide | head -1"
     environ = {**os.environ, "SNAPBRIDGE_ADDR": server.url}
     done = subprocess.run(
-        ["bash", "-c", command], env=environ, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.startswith("ID")
     assert done.stderr == ""

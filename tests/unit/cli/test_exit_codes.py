@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from bridge.cli import exits
 from bridge.cli.main import main
 from bridge.model import failure
 from tests.support.api import running
+from tests.support.bed import ports
 from tests.support.desk import MemoryDesk, error_of, refused
 
 DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "cli.md"
@@ -38,8 +38,7 @@ def test_1_failed(run, server):
 
 
 def test_1_nobody_answers(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = ports.free()
     assert main(["--addr", f"http://127.0.0.1:{port}", "snapshot", "list"]) == 1
     error = capsys.readouterr().err
     assert f"no service answers at http://127.0.0.1:{port}" in error
@@ -161,11 +160,12 @@ def test_130_interrupted_waiting_leaves_the_operation_alone():
         command = [sys.executable, "-m", "bridge", "snapshot", "create", "db", "slow", "--wait"]
         environ = {**os.environ, "SNAPBRIDGE_ADDR": server.url}
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 20
-        while "wait_operation" not in desk.calls and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while "wait_operation" not in desk.calls:
+            assert time.monotonic() < deadline, "nobody waits"
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the operation goes on: snapbridge op watch op-" in err
     assert "Traceback" not in err
@@ -230,7 +230,7 @@ def test_a_terminal_that_cannot_show_a_text_makes_no_failure_of_it(server):
     environ = {**os.environ, "SNAPBRIDGE_ADDR": server.url, "PYTHONIOENCODING": "latin-1"}
     words = ["snapshot", "create", "db", "nightly", "--why", "f\u00fcr \u2192 alles", "-o", "json"]
     ended = subprocess.run(
-        [sys.executable, "-m", "bridge", *words], env=environ, capture_output=True, timeout=30, check=False
+        [sys.executable, "-m", "bridge", *words], env=environ, capture_output=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert json.loads(ended.stdout.decode("latin-1"))["snapshot"]["why"] == "f\u00fcr \u2192 alles"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,6 +16,7 @@ from bridge.model.failure import DeniedError, Failure, FailureKind, UnavailableE
 from bridge.model.snapshot import DeletionPolicy
 from bridge.ports.identity import Caller
 from tests.support.api import Running, running
+from tests.support.bed import ports
 from tests.support.desk import MemoryDesk
 
 GOOD = "a.good.token"
@@ -30,8 +31,10 @@ class Identities:
 
     good: str = GOOD
     away: bool = False
+    asked: int = 0
 
     async def check(self, bearer: str) -> Caller | None:
+        self.asked += 1
         if self.away:
             raise UnavailableError("the cluster's public keys cannot be read")
         if bearer != self.good:
@@ -70,6 +73,13 @@ def hook(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     code = main(["hook", "snapshot", *words])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
 
 
 def test_every_volume_of_the_group_is_snapshotted(hooked, capsys) -> None:
@@ -151,9 +161,9 @@ def test_best_effort_says_what_is_missing_and_goes_on(hooked, capsys) -> None:
 
 def test_time_is_up(capsys, hooked) -> None:
     hooked.server.desk.by_hand = True
-    code, _, err = hook(capsys, "db", "--timeout", "300ms")
+    code, _, err = hook(capsys, "db", "--timeout", "1500ms")
     assert code == exits.TIMED_OUT
-    assert "is pending after 0.3 s" in err
+    assert "is pending after 1.5 s" in err
     assert "snapbridge op watch" in err
 
 
@@ -192,7 +202,12 @@ def test_a_renewed_token_is_read_again(hooked, capsys) -> None:
         for _ in range(3):
             desk.advance()
 
-    timer = threading.Timer(0.7, lambda: hooked.server.call(renew))
+    def renew_meanwhile() -> None:
+        _until(lambda: bool(desk.drafts))
+        time.sleep(0.5)
+        hooked.server.call(renew)
+
+    timer = threading.Thread(target=renew_meanwhile)
     timer.start()
     try:
         code, _, err = hook(capsys, "db", "--timeout", "25s", "--wait-for", "cut")
@@ -205,9 +220,10 @@ def test_a_service_that_is_away_is_waited_for(hooked, capsys) -> None:
     hooked.identities.away = True
 
     def back() -> None:
+        _until(lambda: hooked.identities.asked > 0)
         hooked.identities.away = False
 
-    timer = threading.Timer(0.7, back)
+    timer = threading.Thread(target=back)
     timer.start()
     try:
         code, _, err = hook(capsys, "db")
@@ -218,8 +234,7 @@ def test_a_service_that_is_away_is_waited_for(hooked, capsys) -> None:
 
 
 def test_a_service_that_stays_away_ends_the_hook(capsys, hooked) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = ports.free()
     code, _, err = hook(capsys, "--addr", f"http://127.0.0.1:{port}", "--connect-timeout", "600ms")
     assert code == exits.FAILED
     assert "gave up after 0.6 s" in err

@@ -28,7 +28,7 @@ def chain(directory: Path, environ: Mapping[str, str] | None = None) -> SecretCh
         "file": FileSecrets([str(directory)]),
         "k8s": Slow(),
     }
-    return SecretChain(resolvers, timeout_seconds=0.05 if environ is None else 5)
+    return SecretChain(resolvers, timeout_seconds=0.05 if environ is None else 60)
 
 
 async def refused(resolver: SecretChain, ref: str, kind: type[BridgeError]) -> str:

@@ -61,7 +61,7 @@ async def holds() -> AsyncIterator[tuple[ClaimHolds, Writes]]:
 
 
 async def until_free(writes: Writes) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await writes.free.wait()
 
 

@@ -39,11 +39,12 @@ class Server:
 
 
 async def until(what: Any) -> None:
-    for _ in range(1000):
-        if what():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
+    try:
+        async with asyncio.timeout(30):
+            while not what():  # noqa: ASYNC110 - what is looked at rings no bell
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError("it did not come about") from None
 
 
 @pytest.mark.parametrize("status", [404, 403])

@@ -149,7 +149,7 @@ async def test_a_queue_is_counted(registry: prom.CollectorRegistry) -> None:
     name = {"name": "snapshot-controller-snapshot"}
     assert value(registry, "workqueue_depth", **name) == 2
     task = asyncio.create_task(loop.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await through.wait()
     task.cancel()
     assert sorted(seen) == ["a", "a", "b"]

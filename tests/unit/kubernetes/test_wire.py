@@ -63,7 +63,7 @@ async def pool(script: Script, *, limit: int = 4) -> AsyncIterator[wire.Pool]:
 
 
 async def call(made: wire.Pool, method: str = "GET", path: str = "/x", body: bytes | None = None) -> wire.Answer:
-    return await made.request(method, path, {"Authorization": "Bearer t"}, body, timeout_seconds=5)
+    return await made.request(method, path, {"Authorization": "Bearer t"}, body, timeout_seconds=30)
 
 
 async def test_a_call_is_one_message_and_the_connection_is_kept() -> None:
@@ -163,10 +163,10 @@ async def test_an_answer_that_ends_in_the_middle_is_no_answer() -> None:
 
 
 async def test_a_late_answer_never_reaches_another_call() -> None:
-    script = Script([0.3, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"], [OK])
+    script = Script([2.5, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"], [OK])
     async with pool(script, limit=1) as made:
         with pytest.raises(TimeoutError):
-            await made.request("GET", "/x", {}, None, timeout_seconds=0.1)
+            await made.request("GET", "/x", {}, None, timeout_seconds=1.0)
         assert (await call(made)).payload == b"{}"
     assert script.connections == 2
 
@@ -179,9 +179,12 @@ async def test_no_more_connections_than_allowed() -> None:
 
 
 async def test_closing_ends_the_calls_under_way() -> None:
-    async with pool(Script([5.0, OK])) as made:
+    script = Script([60.0, OK])
+    async with pool(script) as made:
         waiting = asyncio.create_task(call(made))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while not script.asked:  # noqa: ASYNC110 - the server rings no bell
+                await asyncio.sleep(0.01)
         await made.close()
         with pytest.raises(OSError):
             await waiting
@@ -191,7 +194,7 @@ async def test_closing_ends_the_calls_under_way() -> None:
 async def test_no_header_can_be_smuggled_in(value: str) -> None:
     async with pool(Script([OK])) as made:
         with pytest.raises(ValueError, match="line break"):
-            await made.request("GET", "/x", {"Authorization": value}, None, timeout_seconds=1)
+            await made.request("GET", "/x", {"Authorization": value}, None, timeout_seconds=30)
 
 
 async def test_a_path_cannot_end_the_request_line() -> None:

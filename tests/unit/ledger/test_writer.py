@@ -39,10 +39,21 @@ def _all(connection: sa.Connection) -> list[int]:
     return [row.x for row in connection.exec_driver_sql("SELECT x FROM t ORDER BY x")]
 
 
+async def blocked(writer: Writer) -> tuple[threading.Event, asyncio.Future[bool]]:
+    """A write that the thread has begun, and that ends when the event is set."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def write(_connection: sa.Connection) -> bool:
+        begun.set()
+        return gate.wait(60)
+
+    blocker = asyncio.ensure_future(writer.run(write))
+    assert await asyncio.to_thread(begun.wait, 30)
+    return gate, blocker
+
+
 async def test_writes_that_wait_together_are_committed_together(writer: Writer) -> None:
-    gate = threading.Event()
-    blocker = asyncio.ensure_future(writer.run(lambda c: gate.wait(10)))
-    await asyncio.sleep(0.05)
+    gate, blocker = await blocked(writer)
     waiting = [asyncio.ensure_future(writer.run(put(n))) for n in range(100)]
     await asyncio.sleep(0)
     before = writer.commits
@@ -85,9 +96,7 @@ async def test_writes_keep_the_order_in_which_they_were_asked(writer: Writer) ->
 
 
 async def test_a_caller_that_is_cancelled_harms_nobody(writer: Writer) -> None:
-    gate = threading.Event()
-    blocker = asyncio.ensure_future(writer.run(lambda c: gate.wait(10)))
-    await asyncio.sleep(0.05)
+    gate, blocker = await blocked(writer)
     cancelled = asyncio.ensure_future(writer.run(put(1)))
     other = asyncio.ensure_future(writer.run(put(2)))
     await asyncio.sleep(0)

@@ -61,17 +61,17 @@ async def test_work_goes_on_without_its_caller_and_keeps_its_claim(work: Work) -
 
     def operation() -> None:
         begun.set()
-        finish.wait(10)
+        finish.wait(30)
 
     caller = asyncio.create_task(work.run(operation, alone=["a"]))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 30)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
     with pytest.raises(failures.DriverError):
         await work.run(lambda: None, alone=["a"])
     finish.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 assert await work.run(lambda: "free", alone=["a"]) == "free"
@@ -91,7 +91,7 @@ async def test_an_error_reaches_the_caller_and_frees_the_claim(work: Work) -> No
 
 async def test_the_loop_is_not_blocked(work: Work) -> None:
     finish = threading.Event()
-    caller = asyncio.create_task(work.run(lambda: finish.wait(10), alone=["a"]))
+    caller = asyncio.create_task(work.run(lambda: finish.wait(30), alone=["a"]))
     ticks = 0
     for _ in range(5):
         await asyncio.sleep(0.001)
@@ -107,7 +107,7 @@ async def test_close_waits_for_what_runs() -> None:
     finish = threading.Event()
 
     def operation() -> None:
-        finish.wait(10)
+        finish.wait(30)
         done.append("yes")
 
     caller = asyncio.create_task(work.run(operation))

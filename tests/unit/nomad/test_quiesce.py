@@ -205,6 +205,7 @@ class Shell:
         self.folder = folder
         self.marker = folder / "frozen"
         self.log = folder / "log"
+        self.go = folder / "go"
         self.freeze_text = f"touch '{self.marker}'; echo freeze >> '{self.log}'"
         self.thaw_text = f"rm -f '{self.marker}'; echo thaw >> '{self.log}'"
 
@@ -226,6 +227,19 @@ class Shell:
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir() if path.name.startswith(".snapbridge"))
+
+    def slow_freeze(self, thaw_text: str) -> subprocess.Popen[bytes]:
+        """A freeze that has begun, and that freezes when there is the file `go`."""
+        text = f"until [ -e '{self.go}' ]; do sleep 0.05; done; {self.freeze_text}"
+        begun = subprocess.Popen(
+            freeze_lines.freeze("a", text, thaw_text, 60),
+            env={"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(self.folder)},
+        )
+        deadline = time.monotonic() + 30
+        while not self.files():
+            assert time.monotonic() < deadline, "it has not begun"
+            time.sleep(0.02)
+        return begun
 
     def until_thawed(self) -> None:
         deadline = time.monotonic() + 30
@@ -249,48 +263,43 @@ def test_freeze_and_thaw(shell: Shell) -> None:
 
 
 def test_the_dead_mans_switch_thaws_alone(shell: Shell) -> None:
-    assert shell.freeze(seconds=1) == 0
+    assert shell.freeze(seconds=2) == 0
     shell.until_thawed()
 
 
 def test_the_switch_of_an_earlier_freeze_does_not_end_a_later_one(shell: Shell) -> None:
-    assert shell.freeze("a", seconds=1) == 0
+    assert shell.freeze("a", seconds=2) == 0
     assert shell.thaw("a") == 0
     assert shell.freeze("b", seconds=60) == 0
-    time.sleep(1.5)  # the first switch has had its moment; nothing else can tell that it did nothing
+    time.sleep(2.5)  # the first switch has had its moment; nothing else can tell that it did nothing
     assert shell.marker.exists()
     assert shell.thaw("b") == 0
 
 
 def test_a_freeze_that_ends_after_its_thaw_thaws_itself(shell: Shell) -> None:
-    slow = subprocess.Popen(
-        freeze_lines.freeze("a", f"sleep 1; {shell.freeze_text}", shell.thaw_text, 60),
-        env={"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(shell.folder)},
-    )
-    deadline = time.monotonic() + 30
-    while not shell.files():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    slow = shell.slow_freeze(shell.thaw_text)
     assert shell.thaw() == 0
+    shell.go.touch()
     assert slow.wait(30) == freeze_lines.LATE
     assert not shell.marker.exists()
     assert shell.files() == []
 
 
 def test_a_freeze_that_outlasts_its_time_thaws_itself(shell: Shell) -> None:
-    assert shell.freeze(seconds=1, text=f"sleep 2; {shell.freeze_text}") == freeze_lines.LATE
+    slow = f"until grep -q thaw '{shell.log}'; do sleep 0.05; done; {shell.freeze_text}"  # until the switch thaws
+    assert shell.freeze(seconds=1, text=slow) == freeze_lines.LATE
     assert not shell.marker.exists()
 
 
 def test_a_thaw_that_fails_leaves_the_switch_on(shell: Shell) -> None:
-    assert shell.freeze(seconds=2) == 0
+    assert shell.freeze(seconds=4) == 0
     assert shell.thaw(text="exit 9") == 9
     assert shell.marker.exists()
     shell.until_thawed()
 
 
 def test_a_missing_program_is_an_exit_code(shell: Shell) -> None:
-    assert shell.freeze(seconds=1, text="/no/such/program") == 127
+    assert shell.freeze(seconds=2, text="/no/such/program") == 127
     shell.until_thawed()
 
 
@@ -320,13 +329,9 @@ def test_a_freeze_that_ends_while_its_switch_thaws_does_not_stay(shell: Shell) -
 def test_a_late_freeze_thaws_itself_until_it_works(shell: Shell) -> None:
     tries = shell.folder / "tries"
     thaw = f"echo x >> '{tries}'; test $(wc -l < '{tries}') -ge 2 && rm -f '{shell.marker}'"
-    slow = subprocess.Popen(
-        freeze_lines.freeze("a", f"sleep 1; {shell.freeze_text}", thaw, 60),
-        env={"PATH": os.environ["PATH"], "NOMAD_ALLOC_DIR": str(shell.folder)},
-    )
-    while not shell.files():
-        time.sleep(0.02)
+    slow = shell.slow_freeze(thaw)
     assert shell.thaw() == 0  # before anything was frozen, so its note is gone
+    shell.go.touch()
     assert slow.wait(30) == freeze_lines.LATE
     assert not shell.marker.exists()
 
@@ -353,7 +358,7 @@ def test_a_thaw_tells_that_an_earlier_late_freeze_has_thawed_before(shell: Shell
 
 
 def test_a_thaw_tells_that_the_switch_was_first(shell: Shell) -> None:
-    assert shell.freeze(seconds=1) == 0
+    assert shell.freeze(seconds=2) == 0
     shell.until_thawed()
     assert freeze_lines.LOST in shell.said(freeze_lines.thaw("a", shell.thaw_text))
     assert shell.freeze("b") == 0

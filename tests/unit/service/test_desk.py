@@ -181,11 +181,7 @@ async def test_a_snapshot_that_somebody_uses_is_deleted_only_afterwards() -> Non
         uid = await made(service)
         service.cluster.used = "task web/1 reads it"
         operation = await service.desk.delete_snapshot(ADMIN, uid)
-        for _ in range(100):
-            status = (await service.desk.snapshot(ADMIN, uid)).status
-            if status.reason == "in use":
-                break
-            await asyncio.sleep(0.01)
+        status = await service.told(uid, lambda status: status.reason == "in use")
         assert status.message == "task web/1 reads it"
         assert service.plugin.handles()
         service.cluster.used = ""
@@ -199,7 +195,9 @@ async def test_an_open_note_can_be_abandoned_by_its_owner_and_is_put_on_record()
     async with running(faults=faults) as service:
         view, _ = await service.desk.create_snapshot(ADMIN, DRAFT)
         uid = view.key.uid
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while "create" not in service.plugin.script.done:  # noqa: ASYNC110 - nothing rings
+                await asyncio.sleep(0.01)
         waiting = await service.desk.delete_snapshot(ADMIN, uid)
         await asyncio.sleep(0.05)
         assert (await service.desk.operation(ADMIN, waiting.id)).state is OperationState.RUNNING
@@ -214,13 +212,9 @@ async def test_a_hook_that_asks_twice_gets_one_snapshot() -> None:
         keys = {await intake.ask(draft), await intake.ask(draft)}
         assert len(keys) == 1
         (key,) = keys
-        for _ in range(500):
-            status = await intake.status(key)
-            if status is not None and status.ready:
-                break
-            await asyncio.sleep(0.01)
-        else:
-            pytest.fail("never ready")
+        async with asyncio.timeout(30):
+            while (status := await intake.status(key)) is None or not status.ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         service.cluster.known.clear()
         await intake.ask(draft)  # the volume is gone meanwhile; what is booked stays booked
         assert len(service.plugin.handles()) == 1
@@ -304,11 +298,7 @@ async def test_an_adopted_snapshot_and_the_one_that_cut_it_do_not_take_each_othe
         adopter = await made(service, SnapshotDraft("c", "default", "twin", adopt_handle=handle, driver="d"))
         first, last = (cutter, adopter) if cutter_first else (adopter, cutter)
         waiting = await service.desk.delete_snapshot(ADMIN, first)
-        for _ in range(200):
-            status = (await service.desk.snapshot(ADMIN, first)).status
-            if status.reason == "in use":
-                break
-            await asyncio.sleep(0.01)
+        status = await service.told(first, lambda status: status.reason == "in use")
         assert ("c/default/twin" if cutter_first else "c/default/one") in status.message
         assert service.plugin.handles() == {handle}
         assert (await service.desk.snapshot(ADMIN, last)).status.ready

@@ -204,10 +204,7 @@ async def test_two_adoptions_of_one_handle_keep_it_until_both_are_gone() -> None
         first = await made(service, SnapshotDraft("c", "default", "a", adopt_handle="f1", driver="d"))
         second = await made(service, SnapshotDraft("c", "default", "b", volume="data", adopt_handle="f1", driver="d"))
         operation = await service.desk.delete_snapshot(ADMIN, first)
-        for _ in range(300):
-            if (await service.desk.snapshot(ADMIN, first)).status.reason == "in use":
-                break
-            await asyncio.sleep(0.01)
+        await service.told(first, lambda status: status.reason == "in use")
         assert "f1" in service.plugin.handles()
         await service.desk.delete_snapshot(ADMIN, second)
         await service.finished(operation)

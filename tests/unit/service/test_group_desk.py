@@ -45,6 +45,8 @@ async def test_volumes_are_cut_together_shown_as_snapshots_and_deleted_together(
         assert view.status.means is Means.BARRIER
         assert view.status.skew_seconds is not None
         assert view.status.route is Route.SOCKET
+        await settled(service, uid, SnapshotState.READY)  # a member is told a moment after its group
+        view = await service.groups.one(ADMIN, uid)
         assert [one.volume for one in view.members] == list(BOTH)
         assert {one.status.state for one in view.members} == {SnapshotState.READY}
         page = await service.desk.snapshots(ADMIN, EntryFilter(labels={"group": "web"}), limit=10, token="")
@@ -229,7 +231,7 @@ async def _empty(service: Service) -> bool:
 
 async def eventually(test: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await test():  # noqa: ASYNC110 - what is looked at rings no bell
             await asyncio.sleep(0.01)
 

@@ -58,12 +58,7 @@ async def test_a_pin_holds_against_a_wish_that_came_another_way() -> None:
         await _force_pin(service, uid)
         service.cluster.used = ""
         service.runner.wake(key)
-        for _ in range(200):
-            status = (await service.desk.snapshot(ADMIN, uid)).status
-            if "pinned by admin" in status.message:
-                break
-            await asyncio.sleep(0.01)
-        assert "pinned by admin" in status.message
+        await service.told(uid, lambda status: "pinned by admin" in status.message)
         assert service.plugin.handles()
 
 
@@ -182,11 +177,7 @@ async def test_a_snapshot_whose_blocks_a_registered_volume_shares_is_not_deleted
         service.sharing.add("d")
         service.cluster.used = ""
         service.runner.wake(snapshot_key("c", uid))
-        for _ in range(200):
-            status = (await service.desk.snapshot(ADMIN, uid)).status
-            if "shares its blocks" in status.message:
-                break
-            await asyncio.sleep(0.01)
+        status = await service.told(uid, lambda status: "shares its blocks" in status.message)
         assert "c/default/copy" in status.message
         assert service.plugin.handles()
         del service.cluster.known["default", "copy"]
