@@ -27,7 +27,14 @@ from bridge.ports.loop import Loop, Turn
 from bridge.service.loop import WorkLoop
 from bridge.service.queue import KeyQueue
 from tests.integration.kubernetes import definitions
-from tests.integration.kubernetes.stand import WallClock, class_object, is_at_rest, is_bound, volume_objects
+from tests.integration.kubernetes.stand import (
+    WallClock,
+    class_object,
+    is_at_rest,
+    is_bound,
+    put_there,
+    volume_objects,
+)
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import Crash
 
@@ -166,7 +173,7 @@ class Stand:
         self.queues: list[KeyQueue[str]] = []
 
     async def apply(self, *objects: Object) -> None:
-        await asyncio.to_thread(self.plane.admin.apply, list(objects))
+        await asyncio.to_thread(put_there, self.plane.admin, *objects)
 
     async def prepare(self, namespace: str, *, policy: str = "Delete", name: str = "data") -> None:
         """A class of the namespace's name, and a claim that is bound to a volume; all of it is known then."""
