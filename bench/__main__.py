@@ -58,6 +58,8 @@ def _batches(bench: Bench, snapshots: int, rounds: int) -> tuple[list[figures.Ro
     """The rows of the batches, and our rate of creation."""
     ours: list[Batch] = []
     theirs: list[Batch] = []
+    bench.alone(snapshots)  # The first batch meets a server that is not warm yet.
+    alone = bench.alone(snapshots)
     for number in range(rounds):
         with bench.ours() as contender:
             ours.append(bench.batch(contender, snapshots, number))
@@ -66,9 +68,14 @@ def _batches(bench: Bench, snapshots: int, rounds: int) -> tuple[list[figures.Ro
         print(f"round {number + 1} of {rounds} done", flush=True)
     table = figures.rows(ours, theirs, snapshots)
     rate = table[0].ours
-    for way in (bench.split, bench.forgetting, bench.service):
+    table += figures.share_rows(ours, theirs, alone)
+    batches: dict[str, Batch] = {}
+    for way in (bench.split, bench.forgetting, bench.admission, bench.admission_forgetting, bench.service):
         with way() as contender:
-            table += figures.way_rows(contender.name, bench.batch(contender, snapshots, 0), theirs, snapshots)
+            batch = batches[contender.name] = bench.batch(contender, snapshots, 0)
+            table += figures.way_rows(contender.name, batch, theirs, snapshots)
+    with bench.theirs_with_admission() as contender:
+        table += figures.both_rows(batches["admission"], bench.batch(contender, snapshots, 0))
     return table, rate
 
 

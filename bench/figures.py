@@ -76,9 +76,12 @@ def rows(ours: Sequence[Batch], incumbent: Sequence[Batch], snapshots: int) -> l
 WAYS = {
     "split": ("create_rate", "create_writes", "create_reads", "delete_writes", "apiserver_cpu", "own_cpu"),
     "forgetting": ("create_rate", "delete_rate", "apiserver_cpu", "own_cpu"),
+    "admission": ("create_rate", "create_writes", "apiserver_cpu", "own_cpu"),
+    "admission-forgetting": ("create_rate", "delete_rate", "create_writes", "apiserver_cpu", "own_cpu"),
     "service": ("create_rate", "own_cpu", "memory_mib"),
 }
-"""What is told of our other ways to do the same: two roles, field owners forgotten, the whole service."""
+"""What is told of our other ways to do the same: two roles, field owners forgotten, finalizers by the API server, the
+last two at once, the whole service."""
 WAYS_GOALS = {("split", "create_writes"): "<= 11", ("split", "create_reads"): "0"}
 
 
@@ -91,6 +94,25 @@ def way_rows(way: str, batch: Batch, incumbent: Sequence[Batch], snapshots: int)
         goal = WAYS_GOALS.get((way, field), "")
         found.append(Row(f"{way}: {title.format(n=snapshots)}", unit, getattr(batch, field), theirs, goal))
     return found
+
+
+def share_rows(ours: Sequence[Batch], incumbent: Sequence[Batch], alone: float) -> list[Row]:
+    """The API server's CPU of both sides without the benchmark's own create, which stands in either figure."""
+    mine = statistics.median(batch.apiserver_cpu for batch in ours) - alone
+    theirs = statistics.median(batch.apiserver_cpu for batch in incumbent) - alone
+    return [
+        Row("API server CPU of the bench's own create, nobody works", "ms", alone, None),
+        Row("API server CPU per snapshot, without that", "ms", mine, theirs),
+    ]
+
+
+def both_rows(ours: Batch, incumbent: Batch) -> list[Row]:
+    """Finalizers by the API server on both sides: the incumbent gains by it too."""
+    name = "admission on both sides: "
+    return [
+        Row(f"{name}API writes per create", "requests", ours.create_writes, incumbent.create_writes),
+        Row(f"{name}API server CPU per snapshot", "ms", ours.apiserver_cpu, incumbent.apiserver_cpu),
+    ]
 
 
 def group_rows(read: GroupReading) -> list[Row]:

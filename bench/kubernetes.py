@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from bench.cluster import Cluster
 from bench.shapes import Batch
-from tests.support import claims, localdisk, role, serve
+from tests.support import claims, holds, localdisk, role, serve
 from tests.support.bed import controlplane, incumbent, process, requests
 
 NAMESPACE = "bench"
@@ -84,9 +84,27 @@ class Bench:
 
     @contextlib.contextmanager
     def forgetting(self) -> Iterator[Contender]:
-        """The same, which has the API server forget field owners (docs/decisions/0010-field-owners.md)."""
+        """The same, which has the API server forget field owners (docs/decisions/0012-field-owners.md)."""
         with self.ours("--forget-field-owners") as contender:
             yield dataclasses.replace(contender, name="forgetting")
+
+    @contextlib.contextmanager
+    def admission(self) -> Iterator[Contender]:
+        """The same, and the API server puts the finalizers on (docs/decisions/0013-hold-at-create.md)."""
+        with holds.in_force(self.plane, holds.PLAIN, claims.CLASS), self.ours() as contender:
+            yield dataclasses.replace(contender, name="admission")
+
+    @contextlib.contextmanager
+    def admission_forgetting(self) -> Iterator[Contender]:
+        """Both: nobody's fields are tracked from the first instant."""
+        with holds.in_force(self.plane, holds.FORGETTING, claims.CLASS), self.forgetting() as contender:
+            yield dataclasses.replace(contender, name="admission-forgetting")
+
+    @contextlib.contextmanager
+    def theirs_with_admission(self) -> Iterator[Contender]:
+        """The pair at its best, which finds the finalizers there as ours does."""
+        with holds.in_force(self.plane, holds.PLAIN, claims.CLASS), self.theirs() as contender:
+            yield dataclasses.replace(contender, name="admission-incumbent")
 
     @contextlib.contextmanager
     def service(self) -> Iterator[Contender]:
@@ -121,6 +139,16 @@ class Bench:
         names = [f"default-{number}" for number in range(snapshots)]
         with incumbent.running(self.plane.admin, self.driver.socket):
             return snapshots / asyncio.run(self.cluster.create(names, self.claims, claims.CLASS))
+
+    def alone(self, snapshots: int) -> float:
+        """The API server's CPU for one create of the benchmark's own and its watch, in ms: no controller runs."""
+        names = [f"alone-{number}" for number in range(snapshots)]
+        before = self.plane.apiserver.cpu_seconds()
+        asyncio.run(self.cluster.ask(names, self.claims, claims.CLASS))
+        time.sleep(SETTLE_SECONDS)
+        used = self.plane.apiserver.cpu_seconds() - before
+        asyncio.run(self.cluster.delete(names))
+        return used * 1000 / snapshots
 
     def batch(self, contender: Contender, snapshots: int, round_number: int) -> Batch:
         """Create and delete `snapshots` at once, then some one at a time."""

@@ -58,7 +58,7 @@ class ClusterHalf:
         ways = ways or Ways()
         rules = ways.rules
         self.client = client
-        self.world = World(nodes=rules.distributed)
+        self.world = World(nodes=rules.distributed, forget_owners=settings.forget_field_owners)
         self.ownership = Ownership(
             client,
             clock,

@@ -29,9 +29,9 @@ FLAGS = (
     *upstream.NAMING,
     *upstream.GROUP_NAMING,
     *upstream.CONTENTS,
+    *upstream.OWNERS,
     *gates.FLAGS,
     Flag("csi-address", Kind.TEXTS, (), "The CSI socket of a driver; repeat it for several"),
-    Flag("forget-field-owners", Kind.TRUTH, False, "Have the server drop managedFields: a fifth less of its CPU"),
     Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
     *(Flag(name, Kind.TRUTH, False, "Refused: it takes two halves, `controller` and `sidecar`") for name in APART),
 )

@@ -24,6 +24,7 @@ FLAGS = (
     *upstream.LOGGING,
     *upstream.VERSION,
     *upstream.CONTENTS,
+    *upstream.OWNERS,
     *gates.FLAGS,
     Flag(
         "enable-distributed-snapshotting",
@@ -36,7 +37,7 @@ FLAGS = (
 
 def plan(given: Given) -> RolePlan:
     """The role that these flags ask for."""
-    settings = upstream.settings(given)
+    settings = upstream.settings(given, forget_field_owners=given.truth("forget-field-owners"))
     groups = gates.read(given)[gates.GROUPS]
     rules = Rules(
         source_mode=given.truth("prevent-volume-mode-conversion"),

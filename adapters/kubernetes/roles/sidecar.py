@@ -37,6 +37,7 @@ FLAGS = (
     *upstream.VERSION,
     *upstream.NAMING,
     *upstream.GROUP_NAMING,
+    *upstream.OWNERS,
     *gates.FLAGS,
     Flag("csi-address", Kind.TEXT, "/run/csi/socket", "The CSI socket of the driver"),
     Flag("timeout", Kind.DURATION, 60.0, "Deadline of a plugin call"),
@@ -92,7 +93,13 @@ def plan(given: Given) -> RolePlan:
 
 def _ways(given: Given, naming: Naming) -> Ways:
     """What the flags say of names, gates and nodes. InvalidError names a bad one."""
-    return Ways(naming, upstream.group_naming(given), gates.read(given)[gates.GROUPS], _node(given))
+    return Ways(
+        naming,
+        upstream.group_naming(given),
+        gates.read(given)[gates.GROUPS],
+        _node(given),
+        forget_owners=given.truth("forget-field-owners"),
+    )
 
 
 def _node(given: Given) -> str:

@@ -74,6 +74,10 @@ HTTP = (
     Flag("http-endpoint", Kind.TEXT, "", "HOST:PORT or :PORT for metrics and health; empty for none"),
     Flag("metrics-path", Kind.TEXT, "/metrics", "Path of the metrics"),
 )
+OWNERS = (
+    Flag("forget-field-owners", Kind.TRUTH, False, "Have the server drop managedFields: a fifth less of its CPU"),
+)
+"""Ours, for whoever writes VolumeSnapshots or contents."""
 NAMING = (
     Flag("snapshot-name-prefix", Kind.TEXT, "snapshot", "What the names of snapshots on the backend begin with"),
     Flag("snapshot-name-uuid-length", Kind.WHOLE, -1, "How much of the uid is in a name, without dashes; -1 for all"),

@@ -47,6 +47,8 @@ class Ways:
     """How often to look whether another sidecar holds the driver's lease."""
     lease_namespace: str = ""
     """Where to look for it when the leases of the whole cluster may not be read."""
+    forget_owners: bool = False
+    """See `Settings.forget_field_owners`."""
 
 
 class DriverHalf:
@@ -60,7 +62,7 @@ class DriverHalf:
         self.cluster = cluster
         self.driver = driver
         self.client = client
-        self.world = DriverWorld(driver, ways.naming)
+        self.world = DriverWorld(driver, ways.naming, forget_owners=ways.forget_owners)
         self.election: election.Election | None = None
         writer = Writer(client, self.world, self._acting)
         events = Events(client, clock, self._acting, component=f"{COMPONENT} {driver}")

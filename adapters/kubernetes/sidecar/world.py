@@ -17,11 +17,11 @@ Object = dict[str, Any]
 class DriverWorld(World):
     """A uid here is a content's own."""
 
-    def __init__(self, driver: str, naming: names.Naming | None = None) -> None:
-        super().__init__(naming)
+    def __init__(self, driver: str, naming: names.Naming | None = None, *, forget_owners: bool = False) -> None:
+        super().__init__(naming, forget_owners=forget_owners)
         self.driver = driver
         self.contents = Cache(
-            trim.whole,
+            self.trim_content,
             {"by-cut": _by_cut, "open-by-class": _open_by_class, "malformed": malformed(wellformed.content)},
             keep=lambda item: path(item, "spec", "driver") == driver,
         )

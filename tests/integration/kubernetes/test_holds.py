@@ -19,12 +19,11 @@ from adapters.kubernetes.client import Client, Object
 from adapters.kubernetes.connection import Connection
 from tests.integration.kubernetes import definitions
 from tests.integration.kubernetes import stand as stands
-from tests.support import claims, localdisk, role
-from tests.support.bed import incumbent, paths, process
+from tests.support import claims, holds, localdisk, role
+from tests.support.bed import incumbent, process
 from tests.support.bed.controlplane import ControlPlane
 
-FOLDER = paths.REPOSITORY / "configs/kubernetes"
-CHOSEN = {"snapbridge.dev/hold": "at-create"}
+CHOSEN = {holds.LABEL: holds.VALUE}
 SOURCE, BOUND = names.SNAPSHOT_FINALIZERS
 ROUTE = f"{claims.GROUP}/namespaces/{{}}/volumesnapshots"
 
@@ -49,55 +48,20 @@ def dry(plane: ControlPlane, body: Object) -> list[str]:
     return ask(plane, body, "?dryRun=All")["metadata"].get("finalizers") or []
 
 
-@contextlib.contextmanager
-def in_force(plane: ControlPlane, folder: str, holds: Callable[[Object], bool]) -> Iterator[str]:
-    """The policies of a folder, until the block is left; and the name of a class that they speak for."""
-    definitions.install(plane)
-    witness = f"witness-{folder}"
-    plane.admin.apply(klass(witness, "witness.example"))
-    plane.kubectl("apply", "-k", str(FOLDER / folder))
-    probe = stands.snapshot_object("default", "probe", witness, claim="none")
-
-    def answers() -> bool:
-        status, body = plane.admin.request("POST", ROUTE.format("default") + "?dryRun=All", probe)
-        return status == 201 and holds(json.loads(body)["metadata"])
-
-    try:
-        # The server hears of its own policies, and of classes, a moment later.
-        claims.until("the policies hold", answers, 60.0)
-        yield witness
-    finally:
-        plane.kubectl("delete", "--ignore-not-found", "-k", str(FOLDER / folder))
-        plane.kubectl("delete", "volumesnapshotclass", witness)
-
-
-def is_held(metadata: Object) -> bool:
-    return metadata.get("finalizers") == [SOURCE, BOUND]
-
-
 @pytest.fixture(scope="module")
 def policies(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    with in_force(control_plane, "holds", is_held):
+    definitions.install(control_plane)
+    control_plane.admin.apply(klass("witness-of-holds", "witness.example"))
+    with holds.in_force(control_plane, holds.PLAIN, "witness-of-holds"):
         yield control_plane
-
-
-def until_spoken_for(plane: ControlPlane, namespace: str, name: str) -> None:
-    """Until the server knows this class."""
-    probe = stands.snapshot_object(namespace, "probe", name, claim="none")
-    route = ROUTE.format(namespace) + "?dryRun=All"
-
-    def answers() -> bool:
-        status, body = plane.admin.request("POST", route, probe)
-        return status == 201 and SOURCE in (json.loads(body)["metadata"].get("finalizers") or ())
-
-    claims.until(f"class {name} is known", answers)
+    control_plane.kubectl("delete", "volumesnapshotclass", "witness-of-holds")
 
 
 def test_each_gets_what_upstream_would_put_on_it_for_certain(policies: ControlPlane, namespace: str) -> None:
     for name, policy, chosen in (("del", "Delete", True), ("ret", "Retain", True), ("own", "Delete", False)):
         policies.admin.apply(klass(f"{namespace}-{name}", "csi.example", policy, chosen=chosen))
     for name in ("del", "ret"):
-        until_spoken_for(policies, namespace, f"{namespace}-{name}")
+        holds.until_spoken_for(policies, namespace, f"{namespace}-{name}")
 
     def found(name: str, *finalizers: str, **source: str) -> list[str]:
         called = f"{namespace}-{name}" if name else ""
@@ -150,9 +114,9 @@ async def test_one_write_less_from_the_request_to_ready(policies: ControlPlane, 
         await stand.apply(klass(namespace, stand.plugin.driver))
         await stand.until_known(lambda: stand.cluster.world.classes.get("", namespace))
         await stand.volume(namespace, "data")
-        await asyncio.to_thread(until_spoken_for, policies, namespace, namespace)
+        await asyncio.to_thread(holds.until_spoken_for, policies, namespace, namespace)
         body = stands.snapshot_object(namespace, "one", namespace, claim="data")
-        assert is_held((await asyncio.to_thread(ask, policies, body))["metadata"])
+        assert holds.is_held((await asyncio.to_thread(ask, policies, body))["metadata"])
         await stand.until_ready(namespace, "one")
         await stand.settle()
         assert seen == ["PUT volumesnapshots/status"], "and none for its finalizers"
@@ -169,7 +133,7 @@ async def test_one_in_trouble_neither_keeps_its_claim_nor_stays(policies: Contro
         )
         await stand.until_known(lambda: stand.cluster.world.classes.get("", f"{namespace}-other"))
         await stand.volume(namespace, "data")
-        await asyncio.to_thread(until_spoken_for, policies, namespace, f"{namespace}-other")
+        await asyncio.to_thread(holds.until_spoken_for, policies, namespace, f"{namespace}-other")
         await stand.volume(namespace, "foreign", f"other-{stand.plugin.driver}")
         asked = (
             ("wrong", f"{namespace}-other", "data"),
@@ -206,7 +170,7 @@ def early_ones_go(plane: ControlPlane, driver: localdisk.LocalDisk, who: str) ->
     tag = who.split()[1]
     plane.admin.apply([klass(f"{tag}-gone", localdisk.NAME), klass(f"{tag}-wrong", "other.example")])
     for name in (f"{tag}-gone", f"{tag}-wrong"):
-        until_spoken_for(plane, "default", name)
+        holds.until_spoken_for(plane, "default", name)
     asked = {
         f"{tag}-sound": (claims.CLASS, "data"),
         f"{tag}-no-claim": (claims.CLASS, "absent"),
@@ -214,9 +178,9 @@ def early_ones_go(plane: ControlPlane, driver: localdisk.LocalDisk, who: str) ->
         f"{tag}-refused": (f"{tag}-wrong", "data"),
     }
     for name, (called, claim) in asked.items():
-        assert is_held(ask(plane, stands.snapshot_object("default", name, called, claim=claim))["metadata"])
+        assert holds.is_held(ask(plane, stands.snapshot_object("default", name, called, claim=claim))["metadata"])
         status, body = plane.admin.request("DELETE", f"{ROUTE.format('default')}/{name}")
-        assert (status, is_held(json.loads(body)["metadata"])) == (200, True), "nobody is there to let it go"
+        assert (status, holds.is_held(json.loads(body)["metadata"])) == (200, True), "nobody is there to let it go"
     plane.kubectl("delete", "volumesnapshotclass", f"{tag}-gone")
     with STARTED[who](plane, driver.socket):
         for name in asked:
@@ -234,7 +198,7 @@ def whole_life(plane: ControlPlane, name: str) -> None:
     ask(plane, claims.snapshot("default", name, "data"))
     claims.until("it is ready", lambda: claims.is_ready(plane.admin, "default", name))
     _, body = plane.admin.request("GET", f"{ROUTE.format('default')}/{name}")
-    assert is_held(json.loads(body)["metadata"])
+    assert holds.is_held(json.loads(body)["metadata"])
     plane.admin.request("DELETE", f"{ROUTE.format('default')}/{name}")
     claims.until("it is gone", lambda: claims.is_gone(plane.admin, "volumesnapshot", name, "default"))
     claims.until("its content is gone", lambda: claims.contents(plane.admin) == [])
@@ -244,11 +208,10 @@ def test_upstreams_controller_and_ours_let_go_what_the_policy_holds(
     own_control_plane: ControlPlane, upstream_pair: None
 ) -> None:
     plane = own_control_plane
-    with localdisk.start_localdisk(mode="directory") as driver, in_force(plane, "holds", is_held):
+    with localdisk.start_localdisk(mode="directory") as driver, contextlib.ExitStack() as policy:
         claims.install(plane.admin, localdisk.NAME)
-        plane.kubectl("label", "volumesnapshotclass", claims.CLASS, "snapbridge.dev/hold=at-create")
         claims.bound(plane.admin, "default", "data", localdisk.NAME, driver.volume("data", 1 << 20).volume_id)
-        until_spoken_for(plane, "default", claims.CLASS)
+        policy.enter_context(holds.in_force(plane, holds.PLAIN, claims.CLASS))
         for who in STARTED:
             early_ones_go(plane, driver, who)
         with incumbent.running(plane.admin, driver.socket, incumbent.LIFTED_LIMITS):
@@ -256,6 +219,14 @@ def test_upstreams_controller_and_ours_let_go_what_the_policy_holds(
         with STARTED["our merged role"](plane, driver.socket):
             whole_life(plane, "ours")
             owners_are_forgotten(plane)
+        policy.close()
+        flags = ("--forget-field-owners",)
+        halves = (
+            role.role("controller", *flags, kubeconfig=plane.kubeconfig),
+            role.role("sidecar", f"--csi-address={driver.socket}", *flags, kubeconfig=plane.kubeconfig),
+        )
+        with halves[0], halves[1]:
+            two_roles_forget(plane)
 
 
 def owners(plane: ControlPlane, kind: str, name: str, namespace: str = "") -> list[Any]:
@@ -269,10 +240,7 @@ def owners(plane: ControlPlane, kind: str, name: str, namespace: str = "") -> li
 def owners_are_forgotten(plane: ControlPlane) -> None:
     """With the other folder: from the first instant, of the snapshot and its content, unless somebody applies it."""
 
-    def forgets(metadata: Object) -> bool:
-        return is_held(metadata) and "managedFields" not in metadata
-
-    with in_force(plane, "holds-forgetting", forgets):
+    with holds.in_force(plane, holds.FORGETTING, claims.CLASS):
         ask(plane, claims.snapshot("default", "created", "data"))
         applied = json.dumps(claims.snapshot("default", "applied", "data"))
         plane.kubectl("apply", "--server-side", "-f", "-", stdin=applied)
@@ -288,3 +256,18 @@ def owners_are_forgotten(plane: ControlPlane) -> None:
             claims.until(
                 "it is gone", lambda name=name: claims.is_gone(plane.admin, "volumesnapshot", name, "default")
             )  # type: ignore[misc]
+
+
+def two_roles_forget(plane: ControlPlane) -> None:
+    """Without the policy, and with the flag of either role."""
+    ask(plane, claims.snapshot("default", "split", "data"))
+    claims.until("it is ready", lambda: claims.is_ready(plane.admin, "default", "split"))
+    content = claims.contents(plane.admin)[0]["metadata"]["name"]
+
+    def nobody() -> bool:
+        found = (
+            owners(plane, "volumesnapshots", "split", "default"), owners(plane, "volumesnapshotcontents", content)
+        )  # fmt: skip
+        return found == ([], [])
+
+    claims.until("nobody owns a field", nobody)
