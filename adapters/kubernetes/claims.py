@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from adapters.kubernetes import names
+from adapters.kubernetes.decide import binding
 from adapters.kubernetes.facts import is_deleting
+from adapters.kubernetes.problem import MalformedError
 from adapters.kubernetes.world import World
 from adapters.kubernetes.writer import Writer
 from bridge.model.failure import BridgeError, ConflictError, DeniedError
@@ -29,16 +32,36 @@ LINGER_SECONDS = 1.0
 """For how long a hold stays after the last snapshot that needed it."""
 
 
+def needed(world: World, namespace: str, claim: str, uid: str) -> bool:
+    """Whether another snapshot than `uid`, or a group, needs the hold on this claim."""
+    if any(needs(namespace, claim, uid) for needs in world.other_holders):
+        return True
+    for snapshot in world.snapshots.each("holding-claim", f"{namespace}/{claim}"):
+        other = snapshot["metadata"]["uid"]
+        if other != uid and needed_by(world, other):
+            return True
+    return False
+
+
+def needed_by(world: World, uid: str) -> bool:
+    """Whether this snapshot needs the hold on its claim."""
+    try:
+        facts = world.facts(uid)
+    except MalformedError:
+        return False  # Nobody works on it.
+    return facts is not None and binding.needs_claim(facts)
+
+
 class ClaimHolds:
     """Adds and removes the finalizer; one writer per claim at a time."""
 
     def __init__(
         self, world: World, writer: Writer, *, shared: Callable[[str, str, str], bool] | None = None
     ) -> None:
-        """`shared(namespace, name, uid)`: whether another snapshot than `uid` needs the claim."""
+        """`shared(namespace, name, uid)`: whether another snapshot than `uid` needs the claim; None for `needed`."""
         self._world = world
         self._writer = writer
-        self.shared = shared or world.claim_is_held_for_others
+        self.shared = shared or functools.partial(needed, world)
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
         self._may_patch = True
         """Until the API server has said no."""
@@ -64,6 +87,11 @@ class ClaimHolds:
             self._lingers = False
             await self._say_goodbye()
 
+    def is_held(self, namespace: str, name: str) -> bool:
+        """Whether our finalizer is on the claim."""
+        claim = self._world.claims.get(namespace, name)
+        return claim is not None and names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
+
     async def take(self, namespace: str, name: str) -> None:
         """Hold the claim. A claim that is missing or being deleted is left as it is."""
         async with self._alone(namespace, name):
@@ -71,7 +99,7 @@ class ClaimHolds:
 
     async def drop(self, namespace: str, name: str, uid: str) -> None:
         """Let the claim go, unless another snapshot than `uid` needs it."""
-        if not self._is_held(namespace, name):
+        if not self.is_held(namespace, name):
             return
         async with self._alone(namespace, name):
             if not self.shared(namespace, name, uid):
@@ -81,7 +109,7 @@ class ClaimHolds:
         """`drop`, but not yet: another snapshot of the claim may want it. For a snapshot that stays."""
         if not self._lingers:
             await self.drop(namespace, name, uid)
-        elif self._is_held(namespace, name):
+        elif self.is_held(namespace, name):
             self._due[namespace, name] = asyncio.get_running_loop().time() + self.linger_seconds
             self._any.set()
 
@@ -102,10 +130,6 @@ class ClaimHolds:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 for place in list(self._due):
                     await self._drop_due(place)
-
-    def _is_held(self, namespace: str, name: str) -> bool:
-        claim = self._world.claims.get(namespace, name)
-        return claim is not None and names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
 
     async def _change(self, namespace: str, name: str, *, held: bool) -> None:
         for attempt in range(TRIES):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from adapters.kubernetes import names, shape, status, translate
+from adapters.kubernetes import claims, names, shape, status, translate
 from adapters.kubernetes.claims import ClaimHolds
 from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.events import Events
@@ -139,6 +139,14 @@ class SnapshotRequests:
             if tidied is not None:
                 await self._writer.put(names.CONTENTS, tidied)
             await self._drop_claim(request, snapshot)
+        elif told.failure is not None:
+            await self._free_claim(request)
+
+    async def _free_claim(self, request: SnapshotRequest) -> None:
+        """One in trouble, or that has failed for certain while its claim is deleted, keeps that claim no longer."""
+        place = request.namespace, request.volume
+        if request.volume and self.claims.is_held(*place) and not claims.needed_by(self._world, request.key.uid):
+            await self.claims.drop(*place, request.key.uid)
 
     async def _tell_of_content(self, request: SnapshotRequest, told: SnapshotStatus) -> None:
         """There is no VolumeSnapshot: what keeps a content's data from going is told of the content itself."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from adapters.kubernetes import member, names, translate, trim
+from adapters.kubernetes import member, names, trim
 from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.decide import wellformed
 from adapters.kubernetes.facts import (
     Facts,
     content_seal,
-    is_bound,
     is_deleting,
     is_ready,
     path,
@@ -188,25 +187,6 @@ class World:
         """The claims ("namespace/name") that wait to be filled from this snapshot."""
         found = self.claims.find("restoring", f"{namespace}/{name}")
         return tuple(f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found)
-
-    def claim_is_held_for_others(self, namespace: str, claim: str, uid: str) -> bool:
-        """Whether another snapshot of this claim is under way."""
-        holding = [item["metadata"]["uid"] for item in self.snapshots.find("holding-claim", f"{namespace}/{claim}")]
-        if any(other != uid and self._may_be_cut(other) for other in holding):
-            return True
-        return any(holds(namespace, claim, uid) for holds in self.other_holders)
-
-    def _may_be_cut(self, uid: str) -> bool:
-        """Not one in trouble before its cut: it may have its finalizers from its first instant and never have taken
-        a claim (docs/decisions/0013-hold-at-create.md)."""
-        try:
-            facts = self._facts(uid)
-        except MalformedError:
-            return False  # Nobody works on it.
-        if facts is None or facts.snapshot is None:
-            return False
-        begun = facts.content is not None and is_bound(facts.content, facts.snapshot)
-        return begun or translate.request("here", facts).trouble is None
 
     def _source(self, snapshot: Object) -> tuple[Object | None, Object | None]:
         claim_name = path(snapshot, "spec", "source", "persistentVolumeClaimName")

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from adapters.kubernetes import names
+from adapters.kubernetes import claims, names
 from adapters.kubernetes.claims import ClaimHolds
 from adapters.kubernetes.complaints import Complaints
 from adapters.kubernetes.decide import affinity, binding, bound_status
@@ -110,22 +110,9 @@ class Turns:
 
     def claim_is_needed(self, namespace: str, claim: str, uid: str) -> bool:
         """Whether another snapshot than `uid` needs the hold on this claim."""
-        if any(needs(namespace, claim, uid) for needs in self._world.other_holders):
-            return True
-        for snapshot in self._world.snapshots.each("holding-claim", f"{namespace}/{claim}"):
-            other = snapshot["metadata"]["uid"]
-            if other != uid and self._needs_claim(other):
-                return True
-        return False
+        return claims.needed(self._world, namespace, claim, uid)
 
     # -- inside ----------------------------------------------------------------------------------------------
-
-    def _needs_claim(self, uid: str) -> bool:
-        try:
-            facts = self._world.facts(uid)
-        except MalformedError:
-            return False  # Nobody works on it.
-        return facts is not None and binding.needs_claim(facts)
 
     def _view(self, facts: Facts, memory: _Memory) -> binding.View:
         snapshot, content = facts.snapshot, facts.content

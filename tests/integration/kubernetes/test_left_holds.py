@@ -25,3 +25,25 @@ async def test_what_a_crash_left_is_let_go_at_the_start(control_plane: ControlPl
         await stand.until_known(lambda: not is_held(stand, namespace, "data"))
         await stand.settle()
         assert is_held(stand, namespace, "theirs")
+
+
+async def test_a_claim_may_go_when_its_cut_has_failed_for_certain(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    """Upstream's trap (#1305): a snapshot that can never be keeps its claim from being deleted. Here it holds it
+    only while there is something to wait for; a claim that nobody deletes stays held, for the next try."""
+    async with stands.running(control_plane) as stand:
+        await stand.klass(namespace)
+        await stand.volume(namespace, "data")
+        stand.plugin.refused_volumes.add(f"vol-{namespace}-data")
+        await stand.apply(stands.snapshot_object(namespace, "never", namespace, claim="data"))
+        await stand.until_known(lambda: _error(stand, namespace, "never"))
+        assert is_held(stand, namespace, "data")
+        await stand.kubectl("delete", "pvc", "data", "-n", namespace, "--wait=false")
+        await stand.until_known(lambda: not is_held(stand, namespace, "data"))
+        await stand.kubectl("delete", "volumesnapshot", "never", "-n", namespace, "--timeout=30s")
+        assert stand.plugin.stored == {}
+
+
+def _error(stand: stands.Stand, namespace: str, name: str) -> object:
+    return ((stand.snapshot(namespace, name) or {}).get("status") or {}).get("error")

@@ -152,7 +152,6 @@ class Everything:
                 assert key.cluster == "c"
         on_record.of(o.DRIVER, self.world.contents.all(), self.groups.contents.all())
         self.turns.claim_is_needed("apps", "data", "")
-        self.world.claim_is_held_for_others("apps", "data", "")
         self.groups.holds_claim("apps", "data")
         self.scene.wake_all(self.wakes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.kubernetes import names, trim
+from adapters.kubernetes import claims, names, trim
 from adapters.kubernetes.cache import HOT, Cache, newer
 from adapters.kubernetes.world import World
 from tests.unit.kubernetes import objects as o
@@ -117,11 +117,11 @@ def with_source() -> World:
 def test_indexes_follow_changes() -> None:
     world = with_source()
     world.snapshots.fold(o.snapshot())
-    assert world.claim_is_held_for_others("apps", "data", "somebody else")
-    assert not world.claim_is_held_for_others("apps", "data", o.UID)
+    assert claims.needed(world, "apps", "data", "somebody else")
+    assert not claims.needed(world, "apps", "data", o.UID)
     world.snapshots.fold(o.snapshot(metadata__resourceVersion="11", status={"readyToUse": True}))
     assert world.snapshots.count("open-by-claim", "apps/data") == 0
-    assert not world.claim_is_held_for_others("apps", "data", "somebody else")
+    assert not claims.needed(world, "apps", "data", "somebody else")
 
 
 def test_a_snapshot_in_trouble_holds_no_claim_for_its_finalizers_alone() -> None:
@@ -131,10 +131,10 @@ def test_a_snapshot_in_trouble_holds_no_claim_for_its_finalizers_alone() -> None
     wrong = o.snapshot(spec__volumeSnapshotClassName="other")
     world.snapshots.fold(wrong)
     assert names.SOURCE_FINALIZER in wrong["metadata"]["finalizers"]
-    assert not world.claim_is_held_for_others("apps", "data", "somebody else"), "its class is another driver's"
+    assert not claims.needed(world, "apps", "data", "somebody else"), "its class is another driver's"
     bound = {"metadata__name": names.content_name(o.UID), "status": {}}
     world.contents.fold(o.content(**bound))
-    assert world.claim_is_held_for_others("apps", "data", "somebody else"), "its cut may be under way"
+    assert claims.needed(world, "apps", "data", "somebody else"), "its cut may be under way"
 
 
 @pytest.mark.parametrize("field", ["dataSource", "dataSourceRef"])
