@@ -13,7 +13,7 @@ from tests.support import stacks
 from tests.support.campaign import stories
 from tests.support.campaign.field import Field, field
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 MERGED = ("etcd-slow", "watch-cut", "conflicts", "throttled", "answers-lost", "plugin-killed", "all-killed")
 SPLIT = (
@@ -29,7 +29,7 @@ BY_NAME = {story.name: story for story in stories.STORIES}
 
 def _quick(kind: stacks.Kind) -> Iterator[Field]:
     with field(kind, batch=4) as made:
-        made.storm_seconds = 1.5
+        made.storm_seconds, made.patience_seconds = 1.5, 100.0
         yield made
 
 

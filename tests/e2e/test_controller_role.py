@@ -32,8 +32,12 @@ def test_our_controller_and_upstreams_sidecar(
         assert len(backend(driver)) == 1
         admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=30s")
         claims.until("deleted on the backend", lambda: backend(driver) == [])
-        claim = admin.get("pvc", "data", "-n", namespace)
-        assert not any("snapshot" in name for name in claim["metadata"].get("finalizers", ()))
+
+        def free() -> bool:
+            claim = admin.get("pvc", "data", "-n", namespace)
+            return not any("snapshot" in name for name in claim["metadata"].get("finalizers", ()))
+
+        claims.until("the claim is free", free)
         text = ours.page("/metrics")[1]
         assert 'operation_name="CreateSnapshotAndReady",operation_status="success"' in text
         assert 'workqueue_adds_total{name="snapshot-controller-snapshot"}' in text
@@ -54,7 +58,8 @@ def test_a_leader_that_was_stopped_and_wakes_breaks_nothing(
     admin = control_plane.admin
     volume = driver.volume("led-data", 1 << 20)
     claims.bound(admin, namespace, "data", localdisk.NAME, volume.volume_id)
-    quick = ("lease-duration=3s", "renew-deadline=2s", "retry-period=500ms", f"namespace={namespace}")
+    # Longer than a busy machine stands still, or the first would rightly lead again.
+    quick = ("lease-duration=6s", "renew-deadline=5s", "retry-period=500ms", f"namespace={namespace}")
     flags = ("--leader-election", *(f"--leader-election-{flag}" for flag in quick))
     first = role.role("controller", *flags, kubeconfig=control_plane.kubeconfig)
     second = role.role("controller", *flags, kubeconfig=control_plane.kubeconfig)
@@ -65,8 +70,9 @@ def test_a_leader_that_was_stopped_and_wakes_breaks_nothing(
             admin.apply([claims.snapshot(namespace, name, "data") for name in wanted])
             first.pause()
             try:
-                claims.until("the second leads", lambda: _leads(second))
-                claims.until("all ready", lambda: all(claims.is_ready(admin, namespace, name) for name in wanted))
+                claims.until("the second leads", lambda: _leads(second), 60.0)
+                ready = lambda: all(claims.is_ready(admin, namespace, name) for name in wanted)  # noqa: E731
+                claims.until("all ready", ready, 60.0)
             finally:
                 first.resume()
             claims.until("the first stands by", lambda: not _leads(first))

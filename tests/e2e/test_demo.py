@@ -14,7 +14,7 @@ from adapters.localdisk import mounts
 from tests.support.bed import paths
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_quick_start(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "demo.standalone"],
@@ -22,7 +22,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -50,7 +50,9 @@ def installed(node: Node, driver: localdisk.LocalDisk) -> Iterator[dict[str, Any
 
 
 def available(node: Node) -> None:
-    node.plane.kubectl("rollout", "status", "deployment/snapbridge-all", "-n", NAMESPACE, "--timeout=60s", seconds=70)
+    node.plane.kubectl(
+        "rollout", "status", "deployment/snapbridge-all", "-n", NAMESPACE, "--timeout=120s", seconds=130
+    )
 
 
 def container(node: Node) -> dict[str, Any]:
@@ -78,9 +80,10 @@ def test_a_pod_of_the_manifests_serves_snapshots_and_resumes_after_a_crash(
     first = container(node)["containerID"].removeprefix("containerd://")
     node.containerd.ctr("tasks", "kill", "--signal=SIGKILL", first)
     driver.process.resume()
-    claims.until("ready after the crash", lambda: claims.is_ready(admin, namespace, "two"))
+    # The kubelet restarts it, and the lease of the one that crashed has to end first.
+    claims.until("ready after the crash", lambda: claims.is_ready(admin, namespace, "two"), 120.0)
     assert len(backend(driver)) == 2
-    assert container(node)["restartCount"] == 1
+    claims.until("the kubelet has told of one restart", lambda: container(node)["restartCount"] == 1, 60.0)
 
     admin.kubectl("delete", "volumesnapshot", "one", "two", "-n", namespace, "--timeout=30s")
     assert backend(driver) == []
@@ -137,25 +140,25 @@ def node_pod(node: Node, name: str) -> dict[str, Any]:
 def test_pods_of_all_roles_register_a_driver_and_cut_on_its_node(node: Node, namespace: str) -> None:
     admin = node.plane.admin
     node.wait_pod("csi-node", "csi-node")
-    claims.until("the kubelet knows the driver", lambda: beside_kubelet.drivers(node).get(DRIVER) == node.name)
+    claims.until("the kubelet knows the driver", lambda: beside_kubelet.drivers(node).get(DRIVER) == node.name, 90.0)
     with grpc.insecure_channel(f"unix:{node.plugins}/{DRIVER}/csi.sock", options=AUTHORITY) as channel:
         controller = csi_pb2_grpc.ControllerStub(channel)
         wanted = pb.CreateVolumeRequest(name="here", volume_capabilities=[localdisk.capability()])
-        volume = controller.CreateVolume(wanted, timeout=30).volume
+        volume = controller.CreateVolume(wanted, timeout=30, wait_for_ready=True).volume
         volume_object, claim = claims.claim(namespace, "data", DRIVER, volume.volume_id)
         term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
         required = {"nodeSelectorTerms": [{"matchExpressions": [term]}]}
         volume_object["spec"]["nodeAffinity"] = {"required": required}
         admin.apply([volume_object, claim])
         admin.apply(claims.snapshot(namespace, "one", "data"))
-        claims.until("ready", lambda: claims.is_ready(admin, namespace, "one"), seconds=60)
+        claims.until("ready", lambda: claims.is_ready(admin, namespace, "one"), seconds=90)
         (content,) = claims.contents(admin, namespace)
         assert content["metadata"]["labels"]["snapshot.storage.kubernetes.io/managed-by"] == node.name
-        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10).entries) == 1
+        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=30).entries) == 1
         admin.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--timeout=60s", seconds=70)
-        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=10).entries) == 0
+        assert len(controller.ListSnapshots(pb.ListSnapshotsRequest(), timeout=30).entries) == 0
     node.delete_pod("csi-node", "csi-node")
-    claims.until("the kubelet forgot the driver", lambda: DRIVER not in beside_kubelet.drivers(node))
+    claims.until("the kubelet forgot the driver", lambda: DRIVER not in beside_kubelet.drivers(node), 60.0)
 
 
 def test_it_holds_no_more_than_it_needs_and_runs_as_nobody(node: Node) -> None:

@@ -61,13 +61,13 @@ def test_a_snapshot_through_the_node_agent(far: tuple[localdisk.LocalDisk, serve
     claims.until("plugin healthy", lambda: any(p["healthy"] for p in service.cli_json("plugin", "list")["items"]))
     (row, *_) = service.cli_json("plugin", "list")["items"]
     assert row["route"] == "node-agent"
-    service.cli("snapshot", "create", "data", "one", "--wait=30s")
+    service.cli("snapshot", "create", "data", "one", "--wait=60s")
     assert len(backend(driver)) == 1
     agent.kill()
     claims.until("node gone", lambda: not any(n["connected"] for n in service.cli_json("node", "list")["items"]))
     service.cli("snapshot", "create", "data", "two")
     agent.start()
     claims.until(
-        "both ready", lambda: all(one["ready"] for one in service.cli_json("snapshot", "list")["items"]), seconds=40
+        "both ready", lambda: all(one["ready"] for one in service.cli_json("snapshot", "list")["items"]), seconds=60
     )
     assert len(backend(driver)) == 2

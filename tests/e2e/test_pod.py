@@ -16,7 +16,7 @@ from tests.support import beside_kubelet, claims, localdisk, provisioning, role,
 from tests.support.bed import paths, process
 from tests.support.bed.node import Node
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 
 SAMPLES = paths.REPOSITORY / "configs" / "kubernetes" / "samples"
 SIZE = 32 << 20
@@ -155,15 +155,16 @@ def test_a_restart_of_the_agent_keeps_pods_and_the_registration(
     agent.start()
     beside_kubelet.until_registered(node)
 
+    before_kill = _announced(agent)
     agent.kill()  # its socket file stays, and the next start must take its place
     agent.start()
-    claims.until("announced again", lambda: _asked_since_the_kill(agent))
+    claims.until("announced again", lambda: _announced(agent) > before_kill, 60.0)
     assert run(node, namespace, "first", SUM) == before
     node.delete_pod("first", namespace)
     node.run_pod(pod("second", namespace, "steady"))
     assert run(node, namespace, "second", SUM) == before
 
 
-def _asked_since_the_kill(agent: process.Process) -> bool:
-    """Whether the latest start of the agent, its third, was asked by the kubelet."""
-    return agent.log.read_text().count("a driver is announced") >= 3
+def _announced(agent: process.Process) -> int:
+    """How often the agent was asked by the kubelet, in all of its starts."""
+    return agent.log.read_text().count("a driver is announced")

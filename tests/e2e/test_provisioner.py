@@ -89,9 +89,9 @@ def test_five_restores_share_one_snapshot_and_leave_nothing(
     assert len(provisioning.handles(driver) - before) == 5
     assert restored(driver, volumes[4]) == "kept"
     claims.until("the snapshot is free", lambda: not held(admin, namespace))
-    seen = [reason for reason, _ in provisioning.events(admin, namespace, "restored-0")]
-    assert "ProvisioningFailed" not in seen
-    assert {"Provisioning", "ProvisioningSucceeded"} <= set(seen)
+    seen = lambda: {reason for reason, _ in provisioning.events(admin, namespace, "restored-0")}  # noqa: E731
+    claims.until("its events are there", lambda: {"Provisioning", "ProvisioningSucceeded"} <= seen())
+    assert "ProvisioningFailed" not in seen()
     assert volumes[0]["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"] == [
         {"matchExpressions": [{"key": KEY, "operator": "In", "values": [NODE]}]}
     ]
@@ -101,9 +101,12 @@ def test_five_restores_share_one_snapshot_and_leave_nothing(
         name = volume["metadata"]["name"]
         claims.until("the volume is gone", lambda name=name: provisioning.volume_now(admin, name) is None)  # type: ignore[misc]
     assert provisioning.handles(driver) == before
-    page = roles.page("/metrics")[1]
-    assert 'controller_persistentvolumeclaim_provision_total{class="fast",source="VolumeSnapshot"} 5.0' in page
-    assert 'controller_persistentvolume_delete_total{class="fast"} 5.0' in page
+    counted = (
+        'controller_persistentvolumeclaim_provision_total{class="fast",source="VolumeSnapshot"} 5.0',
+        'controller_persistentvolume_delete_total{class="fast"} 5.0',
+    )
+    for line in counted:
+        claims.until(line, lambda line=line: line in roles.page("/metrics")[1])  # type: ignore[misc]
 
 
 def test_a_clone_protects_its_source_until_both_may_go(
@@ -135,7 +138,7 @@ def test_a_restore_waits_for_its_snapshot_and_says_why(
     admin.apply(claim(namespace, "data", CLASS))
     until_bound(admin, namespace, "data")
     admin.apply(claims.snapshot(namespace, "monday", "data"))
-    until_bound(admin, namespace, "early", seconds=10)
+    until_bound(admin, namespace, "early")
 
 
 def choose(admin: access.Access, namespace: str, name: str, node: str) -> None:

@@ -33,6 +33,6 @@ def test_all_serves_snapshots_and_says_so_on_its_pages(
 
 def test_an_unknown_flag_is_refused_with_the_nearest_name() -> None:
     words = [sys.executable, "-m", "bridge", "kubernetes", "all", "--kube-api-qsp=5"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 2
     assert "Did you mean --kube-api-qps?" in done.stderr

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 from tests.support import claims, localdisk, serve
 from tests.support.bed import access, build, controlplane, incumbent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 DRIVER = "transcript.snapbridge.dev"
 CLASS = "shop"
@@ -76,7 +75,7 @@ class Transcript:
         return found if status == 200 else {}
 
     def until(self, what: str, holds: Callable[[], bool]) -> None:
-        claims.until(what, holds, 40.0)
+        claims.until(what, holds, 60.0)
 
 
 def plain(text: str) -> str:
@@ -85,7 +84,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "INSTANT", text)
     text = re.sub(r"(Creation Time|Generation|Resource Version): +\d+", r"\1: N", text)
     text = re.sub(r"\bsnap-[0-9a-f]+\b", "HANDLE", text)
-    return re.sub(r"(?<=\s)(\d+m)?\d+s\b", "AGE", text)
+    return re.sub(r"(?<=\s)(\d+m\d+s|\d+m|\d+s)\b", "AGE", text)
 
 
 def lines(text: str) -> list[list[str]]:
@@ -105,7 +104,7 @@ def definitions(plane: controlplane.ControlPlane, *, ours: bool) -> None:
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "kustomization.yaml"]
     words = [word for path in files for word in ("-f", str(path))]
     plane.kubectl("apply", "--server-side", "--force-conflicts", *words)
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 
 @contextlib.contextmanager
@@ -135,7 +134,7 @@ def play(plane: controlplane.ControlPlane, driver: localdisk.LocalDisk, namespac
     pending(made)
     given(made, driver)
     groups(made)
-    plane.kubectl("delete", "vsclass,vgsclass", "--all", "--timeout=20s")
+    plane.kubectl("delete", "vsclass,vgsclass", "--all", "--timeout=50s")
     return made
 
 
@@ -216,7 +215,7 @@ def pending(made: Transcript) -> None:
     }
     claims_path = f"/api/v1/namespaces/{made.namespace}/persistentvolumeclaims"
     made.post(claims_path, claim)
-    time.sleep(0.5)  # until both have heard of the claim
+    heard_of_claims(made, claims_path)
     made.run("delete pending", "delete", "vs", "used", "--wait=false")
     made.until_told("used", "SnapshotDeletePending")
     made.run("get pending", "get", "vs", "used")
@@ -224,6 +223,19 @@ def pending(made: Transcript) -> None:
     made.keep_events("pending", "used")
     made.delete(f"{claims_path}/filling")
     made.until("gone", lambda: not made.snapshot("used"))
+
+
+def heard_of_claims(made: Transcript, claims_path: str) -> None:
+    """Wait until the controller has heard of all claims so far: it hears of them in order, so of a younger one."""
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "nobody-provisions"}
+    body = {"metadata": {"name": "younger"}, "spec": {**spec, "resources": {"requests": {"storage": "32Mi"}}}}
+    made.post(claims_path, body)
+    made.post(made.snapshots, claims.snapshot(made.namespace, "heard", "younger", CLASS))
+    told = lambda: "not yet bound" in json.dumps(made.snapshot("heard").get("status", {}))  # noqa: E731
+    made.until("the youngest claim is heard of", told)
+    made.delete(f"{made.snapshots}/heard")
+    made.until("gone", lambda: not made.snapshot("heard"))
+    made.delete(f"{claims_path}/younger")
 
 
 def given(made: Transcript, driver: localdisk.LocalDisk) -> None:
