@@ -59,10 +59,11 @@ def owners(plane: ControlPlane, namespace: str, socket: Path) -> Iterator[None]:
 
 def route(service: serve.Serve, driver: str) -> list[dict[str, Any]]:
     """The rows of the plugin list that say who else acts for the driver."""
-    return [row for row in service.cli_json("plugin", "list")["items"] if driver in str(row) and "deleg" in str(row)]
+    return [row for row in service.get("/v1/plugins")["items"] if driver in str(row) and "deleg" in str(row)]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("upstream_pair")
 def test_requests_are_delegated_while_another_lease_lives_and_ours_when_it_ends(
     control_plane: ControlPlane, namespace: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ import pytest
 
 from bridge.pb.csi.v1 import csi_pb2 as pb
 from tests.integration.kubernetes import definitions
-from tests.support import claims, httpproxy, localdisk, serve
+from tests.support import claims, httpproxy, localdisk, provisioning, serve
 from tests.support.bed import access, build, paths, ports, process
 from tests.support.bed.controlplane import ControlPlane
 
@@ -55,9 +54,11 @@ class Pair:
         return serve.service(clusters=[cluster], plugins=[{"name": "disk", "socket": str(self.driver.socket)}])
 
     def holder(self, lease: str = CLUSTER_LEASE) -> str:
-        found = self.plane.kubectl("get", "lease", lease, "-n", self.namespace, "--ignore-not-found", "-o",
-                                   "jsonpath={.spec.holderIdentity}")  # fmt: skip
-        return found.partition("_")[0]
+        found = provisioning.look(self.plane.admin, self._lease(lease)) or {"spec": {}}
+        return str(found["spec"].get("holderIdentity") or "").partition("_")[0]
+
+    def _lease(self, name: str) -> str:
+        return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{name}"
 
     def until_led_by(self, identity: str, seconds: float = 50.0) -> None:
         claims.until(f"{identity} leads", lambda: self.holder() == identity, seconds)
@@ -65,8 +66,9 @@ class Pair:
 
     def amend(self, lease: str, **spec: object) -> None:
         """Change a lease as somebody else."""
-        patch = json.dumps({"spec": spec})
-        self.plane.kubectl("patch", "lease", lease, "-n", self.namespace, "--type=merge", "-p", patch)
+        merge = "application/merge-patch+json"
+        status, answer = self.plane.admin.request("PATCH", self._lease(lease), {"spec": spec}, merge)
+        assert status == 200, answer
 
     def volume(self, name: str) -> None:
         made = self.driver.volume(f"{self.namespace}-{name}", SIZE)
@@ -76,7 +78,8 @@ class Pair:
         self.plane.admin.apply([claims.snapshot(self.namespace, name, volume, self.namespace) for name in names])
 
     def ready(self, *names: str) -> bool:
-        found = self.plane.admin.get("volumesnapshot", "-n", self.namespace)["items"]
+        path = f"{claims.GROUP}/namespaces/{self.namespace}/volumesnapshots"
+        found = (provisioning.look(self.plane.admin, path) or {})["items"]
         ready = {one["metadata"]["name"] for one in found if (one.get("status") or {}).get("readyToUse")}
         return set(names) <= ready
 
@@ -85,8 +88,7 @@ class Pair:
         return len(listed.entries)
 
     def contents(self) -> list[dict[str, Any]]:
-        found = self.plane.admin.get("volumesnapshotcontent", "--show-managed-fields")["items"]
-        return [one for one in found if one["spec"]["driver"] == self.name]
+        return [one for one in claims.contents(self.plane.admin) if one["spec"]["driver"] == self.name]
 
     def until_ready(self, *names: str) -> None:
         claims.until(f"{', '.join(names)} are ready", lambda: self.ready(*names), 60.0)

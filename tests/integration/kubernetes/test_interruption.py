@@ -241,6 +241,7 @@ async def test_many_snapshots_of_one_claim_share_its_hold(control_plane: Control
         assert stand.plugin.handles() == set()
 
 
+@pytest.mark.timeout(400)
 async def test_the_api_server_goes_away_and_comes_back(own_control_plane: ControlPlane) -> None:
     async with stands.running(own_control_plane) as stand:
         await stand.klass("plain")

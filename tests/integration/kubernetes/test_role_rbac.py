@@ -161,6 +161,7 @@ async def test_all(control_plane: ControlPlane, driver: localdisk.LocalDisk, nam
         await asyncio.to_thread(groups, control_plane, namespace)
 
 
+@pytest.mark.timeout(400)
 async def test_the_two_halves(control_plane: ControlPlane, driver: localdisk.LocalDisk, namespace: str) -> None:
     def controller(account: access.Access, url: str) -> role.Role:
         return under(account, url, "controller", "--enable-distributed-snapshotting=true")
