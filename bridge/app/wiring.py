@@ -138,6 +138,7 @@ class Service:
             told=self.operations.told,
             workers=self.settings.service.workers,
             resync_seconds=self.settings.service.resync_interval,
+            followed=self.operations.targets,
         )
         self.group_booking = GroupBooking(
             self.ledger.groups, self.tools, Booking(self.ledger, self.tools, self.keeper)
@@ -218,6 +219,10 @@ class Service:
 
     def tasks(self) -> Mapping[str, Task]:
         """What the supervisor keeps running."""
+        return {**self.workers(), "api": self._api()}
+
+    def workers(self) -> Mapping[str, Task]:
+        """All of it but the API."""
         found: dict[str, Task] = {"registry": self.registry.run, "runner": self.runner.run}
         found["restores"] = self.restores.run
         found["reverts"] = self.reverts.run
@@ -226,7 +231,6 @@ class Service:
             found["hub"] = self.hub.run
         for name, joined in self.joined.items():
             found[f"cluster-{name}"] = self._watch(joined)
-        found["api"] = self._api()
         return found
 
     def _hub(self) -> Hub | None:

@@ -183,10 +183,15 @@ def fold_failure(journal: Journal, step: Step, failure: Failure, now: float) -> 
     if isinstance(step, CreateVolume):
         if failure.kind is FailureKind.UNSURE:
             return dataclasses.replace(after, unsure=True)
-        return after if journal.unsure else dataclasses.replace(after, doomed=failure)
+        return after if journal.unsure else _doomed(after, failure)
     if isinstance(step, Register) and failure.kind is FailureKind.REFUSED:
-        return dataclasses.replace(after, doomed=failure)
+        return _doomed(after, failure)
     return dataclasses.replace(after, undo_failed=True) if isinstance(step, DeleteVolume) else after
+
+
+def _doomed(journal: Journal, failure: Failure) -> Journal:
+    """What is to be undone need not wait for what was refused."""
+    return dataclasses.replace(journal, doomed=failure, failures=0, retry_at=0.0)
 
 
 def fold_done(journal: Journal, step: Step, handle: str = "", context: Mapping[str, str] | None = None) -> Journal:

@@ -76,6 +76,11 @@ class Operations:
         """The running operations of one verb."""
         return [operation for operation in self._running.values() if operation.verb == verb]
 
+    def targets(self) -> list[Key]:
+        """What the running creates and deletes are about: a crash may have cut off their last word, and then nothing
+        but them names it any more."""
+        return [Key.parse(one.target) for verb in (CREATE, DELETE) for one in self.running(verb)]
+
     async def start(self, operation: Operation) -> Operation:
         """Write it down; from then on it is followed."""
         stored = await self._book.put_operation(operation)

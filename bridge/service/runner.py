@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from bridge.decide import backoff
 from bridge.model.failure import BridgeError, ElsewhereError
@@ -24,7 +24,7 @@ Told = Callable[[Key, SnapshotRequest | GroupRequest | None, SnapshotStatus | Gr
 class Runner:
     """Runs turns. It never decides what a turn does; it decides only when the next one is."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- keywords; the composition roots call it
         self,
         lanes: Mapping[str, Lane],
         tools: work.Tools,
@@ -33,7 +33,10 @@ class Runner:
         workers: int = 16,
         resync_seconds: float = 300.0,
         retry: Callable[[int], float] = backoff.retry_delay,
+        followed: Callable[[], Iterable[Key]] = tuple,
     ) -> None:
+        """`followed`: what somebody waits to be told of, though perhaps neither request nor record is left of it."""
+        self._followed = followed
         self._loop: WorkLoop[Key] = WorkLoop("worker", self._turn, tools.clock, workers=workers, retry=retry)
         self.queue = self._loop.queue
         self.drain = self._loop.drain
@@ -123,6 +126,9 @@ class Runner:
         while True:
             for name, lane in self._lanes.items():
                 await self._resync_lane(name, lane)
+            for key in self._followed():
+                if key.cluster in self._lanes:
+                    self.queue.add(key)
             await self._tools.clock.sleep(self._resync_seconds)
 
     async def _resync_lane(self, name: str, lane: Lane) -> None:

@@ -149,7 +149,7 @@ class Service:
             made=keeper.made,
         )
         self.restores = Restores(self.lanes, catalogue, self.operations, tools)
-        self.runner = Runner(self.lanes, tools, told=self.operations.told)
+        self.runner = Runner(self.lanes, tools, told=self.operations.told, followed=self.operations.targets)
         self.mint = lambda: f"id-{next(numbers):06}"
         self.group_booking = GroupBooking(ledger.groups, tools, Booking(ledger, tools, keeper))
         self.groups = GroupFrontDesk(
@@ -196,12 +196,16 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running(*, not_ready: int = 0, faults: dict[int, str] | None = None) -> AsyncIterator[Service]:
-    """A running service over an in-memory ledger."""
+async def running(
+    *, not_ready: int = 0, faults: dict[int, str] | None = None, unfinished: Sequence[Operation] = ()
+) -> AsyncIterator[Service]:
+    """A running service over an in-memory ledger. `unfinished`: what an earlier one left running."""
     script = memory.Script(faults or {})
     plugin = memory.MemoryPlugin(script, memory.VirtualClock(), not_ready=not_ready)
     async with open_ledger("sqlite://", RealClock()) as ledger:
         service = Service(ledger, plugin, SmallCluster())
+        for operation in unfinished:
+            await ledger.put_operation(operation)
         await service.operations.load()
         tasks = [
             asyncio.create_task(service.runner.run(), name="runner"),

@@ -9,6 +9,7 @@ import asyncio
 import fnmatch
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
@@ -42,11 +43,24 @@ class _Fault:
         return self.times != 0 and self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
 
 
+class Wire(Protocol):
+    """Told of each request that comes in; it may say that the caller is dead."""
+
+    def leaves(self, what: str) -> object | None:
+        """Before the effect: what stands for the request, or None when it never came."""
+        ...
+
+    def arrives(self, point: object) -> bool:
+        """After the effect: whether anybody is there for the answer."""
+        ...
+
+
 @dataclass(slots=True)
 class Faults:
     """The faults that wait for their request."""
 
     waiting: list[_Fault] = field(default_factory=list)
+    wire: Wire | None = None
 
     def add(
         self, method: str, path: str, *, times: int, status: int = 500, text: str = "", cut: str = "",
@@ -64,6 +78,20 @@ class Faults:
         self, request: web.Request, path: str, serve: Callable[[], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse | None:
         """Serve the request with the faults that match it. None if the connection was cut."""
+        wire = self.wire
+        if wire is None:
+            return await self._struck(request, path, serve)
+        point = wire.leaves(f"{request.method} {path}")
+        response = await self._struck(request, path, serve) if point is not None else None
+        if point is not None and wire.arrives(point):
+            return response
+        if request.transport is not None:
+            request.transport.abort()
+        return None
+
+    async def _struck(
+        self, request: web.Request, path: str, serve: Callable[[], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse | None:
         found = [fault for fault in self.waiting if fault.matches(request.method, path)]
         for fault in found:
             if fault.seconds:

@@ -20,6 +20,7 @@ from bridge.model.snapshot import (
 )
 from bridge.service import operations as ops
 from tests.support.memory import VirtualClock
+from tests.support.standalone import running
 
 KEY = snapshot_key("c", "u1")
 DELETE = Operation("o1", ops.DELETE, "c", "ns", str(KEY), OperationState.RUNNING, 1.0, 1.0)
@@ -64,3 +65,13 @@ async def test_an_end_that_was_written_but_reported_lost_is_known_after_the_next
             await known.put(dataclasses.replace(running, state=DONE))
         assert known.running(ops.RESTORE) == []
         assert (await known.get("o2")).state is DONE
+
+
+@pytest.mark.parametrize(("verb", "ends"), [("delete", OperationState.DONE), ("create", OperationState.FAILED)])
+async def test_what_nobody_names_any_more_is_told_at_the_next_start(verb: str, ends: OperationState) -> None:
+    """The process died after its last write for the snapshot, and before the operation heard of it."""
+    key = snapshot_key("c", "long-gone")
+    left = Operation("op-1", verb, "c", "default", str(key), OperationState.RUNNING, 1.0, 1.0, "admin")
+    async with running(unfinished=[left]) as service:
+        ended = await service.finished(await service.operations.get("op-1"))
+        assert ended.state is ends
