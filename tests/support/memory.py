@@ -332,6 +332,8 @@ class MemoryPlugin:
             return Failed(Failure(FailureKind.REFUSED, self.refusal, "no"))
         if early is not None:
             return early
+        if self.refused_volumes & set(volume_handles):
+            return Failed(Failure(FailureKind.REFUSED, "FAILED_PRECONDITION", "not these volumes"))
         group = self.groups.get(name)
         if group is None:
             self._counter += 1

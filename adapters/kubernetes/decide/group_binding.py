@@ -199,7 +199,8 @@ def _bound(view: View, group: Object, content: Object) -> Step:
     news = copied(group, content)
     if news is not None:
         return Publish(news)
-    return DropClaims() if is_ready(group) and view.claims_stray else Rest()
+    done = is_ready(group) or has_failed(view.facts)
+    return DropClaims() if done and view.claims_stray else Rest()
 
 
 def _bound_again(facts: GroupFacts, group: Object, content: Object) -> Step | None:
@@ -303,6 +304,23 @@ def needs_claims(facts: GroupFacts) -> bool:
     if content is not None and is_bound(content, group):
         return path(content, "status", "readyToUse") is not True
     return not is_deleting(group) and translate.request(_HERE, facts).trouble is None
+
+
+def needs_claim(facts: GroupFacts, claim: Object) -> bool:
+    """Whether it needs the hold on this one of its claims: one that has failed for certain keeps none from going."""
+    return needs_claims(facts) and not (is_deleting(claim) and has_failed(facts))
+
+
+def has_failed(facts: GroupFacts) -> bool:
+    """Whether its cut was refused, and none may be under way."""
+    group, content = facts.group, facts.content
+    if group is None or content is None or not is_bound(content, group):
+        return False
+    notes = _notes(content)
+    begun = names.BEING_CREATED in notes or single.INTENT in notes
+    return bool(path(content, "status", "error")) and not (
+        begun or path(content, "status", "volumeGroupSnapshotHandle")
+    )
 
 
 def _record(request: GroupRequest) -> GroupRecord:

@@ -96,13 +96,16 @@ class GroupTurns:
         )
 
     def _stray(self, facts: GroupFacts) -> list[str]:
-        """Held claims of the namespace that nobody but this group may need, and it only until it is ready."""
+        """Held claims of the namespace that nobody but this group may need, and it only until it is ready; of a group
+        whose cut has failed for certain, those that are being deleted."""
         assert facts.group is not None
         namespace = facts.group["metadata"]["namespace"]
         if not self._groups.world.claims.count("held", namespace):
             return []
         with self._groups.without(facts.uid):
             held = self._groups.world.claims.find("held", namespace)
+            if binding.has_failed(facts) and not is_deleting(facts.group):
+                held = [claim for claim in held if is_deleting(claim)]
             named = [str(claim["metadata"]["name"]) for claim in held]
             return [name for name in named if not self._claims.shared(namespace, name, facts.uid)]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from adapters.kubernetes.complaints import Complaints
-from adapters.kubernetes.decide.group_binding import held_group
+from adapters.kubernetes.decide.group_binding import has_failed, held_group
 from adapters.kubernetes.facts import is_deleting, path
 from adapters.kubernetes.groups import names, status, translate
 from adapters.kubernetes.groups.facts import GroupFacts, is_bound
@@ -116,6 +116,8 @@ class VolumeGroupSnapshots:
         if told.state is SnapshotState.READY or (own is None and told.failure is not None):
             # A request in trouble holds nothing: else a group that never can be would keep its claims for ever.
             await self._drop_claims(group)
+        elif told.failure is not None and has_failed(facts):
+            await self._drop_claims(group, only_deleted=True)
 
     async def keys(self) -> AsyncIterator[Key]:
         """Every group's key."""
@@ -142,10 +144,12 @@ class VolumeGroupSnapshots:
         metadata = {**content["metadata"], "annotations": {**notes, names.BEING_DELETED: "yes"}}
         await self._writer.put(names.CONTENTS, {**content, "metadata": metadata})
 
-    async def _drop_claims(self, group: Object) -> None:
+    async def _drop_claims(self, group: Object, *, only_deleted: bool = False) -> None:
         """Every held claim of the namespace that nobody needs: what was selected may have changed since the hold."""
         namespace, uid = group["metadata"]["namespace"], group["metadata"]["uid"]
         if not path(group, "spec", "source", "selector"):
             return
         for claim in self._groups.world.claims.find("held", namespace):
+            if only_deleted and not is_deleting(claim):
+                continue
             await self._claims.drop(namespace, claim["metadata"]["name"], uid)

@@ -14,7 +14,7 @@ from typing import Any
 from adapters.kubernetes import trim
 from adapters.kubernetes.cache import Cache
 from adapters.kubernetes.decide import wellformed
-from adapters.kubernetes.decide.group_binding import needs_claims
+from adapters.kubernetes.decide.group_binding import needs_claim, needs_claims
 from adapters.kubernetes.facts import is_deleting, path, snapshot_of_reference
 from adapters.kubernetes.groups import names, selector, shape
 from adapters.kubernetes.groups.facts import (
@@ -226,7 +226,8 @@ class GroupWorld(OptionalKinds):
                 continue  # Nobody works on it.
             if facts is None or not needs_claims(facts):
                 continue
-            if any(one.claim is not None and one.claim["metadata"]["name"] == claim for one in facts.sources):
+            own_claims = (one.claim for one in facts.sources if one.claim is not None)
+            if any(one["metadata"]["name"] == claim and needs_claim(facts, one) for one in own_claims):
                 return True
         return False
 

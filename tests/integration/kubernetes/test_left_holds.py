@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from adapters.kubernetes import names
+from adapters.kubernetes.groups import names as own
+from tests.integration.kubernetes import group_stand as g
 from tests.integration.kubernetes import stand as stands
 from tests.support.bed.controlplane import ControlPlane
 
@@ -47,3 +49,20 @@ async def test_a_claim_may_go_when_its_cut_has_failed_for_certain(
 
 def _error(stand: stands.Stand, namespace: str, name: str) -> object:
     return ((stand.snapshot(namespace, name) or {}).get("status") or {}).get("error")
+
+
+async def test_a_claim_may_go_when_its_groups_cut_has_failed_for_certain(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    async with stands.running(control_plane, plugin=g.able()) as stand:
+        await g.volumes(stand, namespace, "a", "b", app="db")
+        stand.plugin.refused_volumes.add(f"vol-{namespace}-a")
+        await g.create(stand, g.klass(f"{namespace}-g", stand.plugin.driver))
+        await g.create(stand, g.group(namespace, "never", f"{namespace}-g", matchLabels={"app": "db"}))
+        await g.until_error(stand, namespace, "never")
+        assert is_held(stand, namespace, "a")
+        await g.delete(stand, names.CLAIMS, namespace, "a", wait=False)
+        await stand.until_known(lambda: not is_held(stand, namespace, "a"))
+        await g.delete(stand, own.GROUPS, namespace, "never")
+        await stand.until_known(lambda: not is_held(stand, namespace, "b"))
+        assert stand.plugin.groups == {}

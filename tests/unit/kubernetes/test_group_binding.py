@@ -113,3 +113,37 @@ def test_claims_are_needed_while_a_cut_may_come_and_not_in_trouble() -> None:
     assert not binding.needs_claims(facts(group=LEAVING))
     assert binding.needs_claims(facts(group=LEAVING, content=content()))
     assert binding.needs_claims(facts(klass=klass()))
+
+
+FAILED = content(status={"readyToUse": False, "error": {"message": "no", "time": GOING}})
+
+
+@pytest.mark.parametrize(
+    ("given", "failed"),
+    [
+        (facts(content=FAILED), True),
+        (facts(content=content()), False),
+        (facts(content=CUT), False),
+        (facts(content=content(status={**SAID, "error": {"message": "later"}})), False),
+        (facts(content=content(metadata__annotations={names.BEING_CREATED: "yes"}, status=FAILED["status"])), False),
+        (facts(), False),
+        (facts(group=None, content=FAILED), False),
+    ],
+)
+def test_whether_a_cut_has_failed_for_certain(given: GroupFacts, failed: bool) -> None:
+    assert binding.has_failed(given) is failed
+
+
+def test_a_group_that_has_failed_for_certain_needs_no_claim_that_is_deleted() -> None:
+    """Upstream's trap of single snapshots (#1305), of which upstream's groups have none: they hold no claims."""
+    going = source(1, claim__metadata__deletionTimestamp=GOING).claim
+    stays = source(2).claim
+    assert going is not None
+    assert stays is not None
+    assert not binding.needs_claim(facts(content=FAILED), going)
+    assert binding.needs_claim(facts(content=FAILED), stays), "for the next try"
+    assert binding.needs_claim(facts(content=content()), going), "the cut may be under way"
+    told = group(status={"readyToUse": False, "error": FAILED["status"]["error"],
+                         "boundVolumeGroupSnapshotContentName": names.content_name(UID)})  # fmt: skip
+    assert isinstance(binding.decide(view(facts(group=told, content=FAILED), claims_stray=True)), binding.DropClaims)
+    assert isinstance(binding.decide(view(facts(group=told, content=FAILED))), binding.Rest)
