@@ -265,7 +265,8 @@ class World:
         """Other contents of the same snapshot on the backend, whose deletion may have waited for this one."""
         for key in _by_cut(content):
             for other in self.contents.find("by-cut", key):
-                if is_deleting(other) and other["metadata"]["uid"] != content["metadata"]["uid"]:
+                waits = is_deleting(other) or self._goes(other)
+                if waits and other["metadata"]["uid"] != content["metadata"]["uid"]:
                     yield content_uid(other)
 
     def _uids_of_class(self, klass: Object) -> Iterable[str]:
