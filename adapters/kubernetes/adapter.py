@@ -108,6 +108,8 @@ class Cluster:
         self._listen()
         if ways.groups:
             self._serve_groups(ways.pace)
+        else:
+            self.world.other_holders.clear()  # No group is ever read, and none needs a claim.
 
     def _listen(self) -> None:
         self.world.listen(lambda uid: self._wake(uid))

@@ -40,8 +40,15 @@ class OptionalKinds:
             log.warning("group snapshots are off", extra={"reason": why_not})
 
     def reflectors(self, client: Client, *, pace: Pace | None, on_synced: Callable[[], None]) -> list[Reflector]:
-        """What keeps the caches true."""
+        """What keeps the caches true. `on_synced` hears of each kind that was read, and once that one is missing."""
+
+        def heard(plural: str, why_not: str) -> None:
+            before = self.absent
+            self.found(plural, why_not)
+            if self.absent and not before:
+                on_synced()
+
         return [
-            Reflector(client, resource, cache, pace=pace, on_synced=on_synced, on_found=self.found)
+            Reflector(client, resource, cache, pace=pace, on_synced=on_synced, on_found=heard)
             for resource, cache in self.caches.items()
         ]

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.kubernetes import adapter, names
+from adapters.kubernetes import adapter, claims, names
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.roles.table import Table
 from adapters.kubernetes.settings import Settings
@@ -80,6 +80,7 @@ def test_with_the_gate_off_no_group_is_looked_at() -> None:
     for cache in without.world.caches.values():
         cache.synced = True
     assert without.on_record(o.DRIVER).handles == frozenset()
+    assert not claims.needed(without.world, "apps", "data", "")
 
 
 def test_groups_are_named_as_the_flags_say() -> None:
