@@ -29,6 +29,15 @@ _LONGEST_SOCKET_PATH = 107
 """Bytes; the kernel's limit for unix sockets."""
 
 
+_AWAITED = {
+    "auto": "is not reached now: its socket is not on this host, and no node agent has it",
+    "socket": "is reached by its socket on this host only (route: socket), and there is none now",
+    "node": "is reached by node agents only (route: node), and none has it now",
+    "api": "is reached through Nomad's API only (route: api), and that is not read yet",
+}
+"""What a snapshot waits for that was asked for meanwhile, by the plugin's route."""
+
+
 @dataclasses.dataclass(slots=True)
 class _Known:
     """What is remembered of one plugin id."""
@@ -173,6 +182,11 @@ class PluginFollower:
     async def _announce(self, plugin_id: str, known: _Known, sink: PluginSink) -> None:
         settings = self._settings.plugin(plugin_id)
         await sink.ensure_rules(known.driver, settings.calls.rules())
+        name, awaited = (
+            instance_name(self._cluster, plugin_id),
+            f"Nomad's plugin {plugin_id!r} {_AWAITED[settings.route]}",
+        )
+        await sink.ensure_expected(name, known.driver, awaited)
         here = settings.route in ("auto", "socket") and self._settings.state_dir
         found = await self._socket(known) if here else None
         if found is not None:
@@ -222,6 +236,7 @@ class PluginFollower:
 
     async def _withdraw(self, plugin_id: str, sink: PluginSink) -> None:
         known = self._known[plugin_id]
+        await sink.ensure_expected(instance_name(self._cluster, plugin_id), known.driver, "")
         if known.socket:
             await sink.ensure_no_instance(known.socket)
             known.socket = ""

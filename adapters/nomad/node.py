@@ -58,5 +58,8 @@ class _SocketsOnly:
     async def ensure_rules(self, driver: str, rules: CallRules) -> None:
         """How many calls at once is the service's to say: it makes them."""
 
+    async def ensure_expected(self, name: str, driver: str, sentence: str) -> None:
+        """What may be waited for is the service's to say too."""
+
     async def ensure_no_instance(self, instance: str) -> None:
         await self._sink.ensure_no_instance(instance)

@@ -35,6 +35,8 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._rules: dict[str, CallRules] = {}
+        self._expected: dict[str, tuple[str, str]] = {}
+        """Driver and sentence, by who expects it."""
         self._setting = Setting(settings, clock, tracer or Tracer(), self._changed, self._settings_of)
         self._members: dict[str, Member | GivenMember] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -66,8 +68,10 @@ class Registry:
         """See the port."""
         member = self._best_of(driver)
         if member is None:
-            sentence = f"no controller of driver {driver} is known: check the plugins in the config"
-            return view_of(PluginView(driver, sentence=sentence), self._settings_of(driver, NO_RULES))
+            awaited = next((text for one, text in self._expected.values() if one == driver), "")
+            sentence = awaited or f"no controller of driver {driver} is known: check the plugins in the config"
+            seen = PluginView(driver, sentence=sentence, expected=bool(awaited))
+            return view_of(seen, self._settings_of(driver, NO_RULES))
         # Asked for at every pass, and seldom another one.
         state = (
             member.healthy, member.capabilities, member.sentence, member.link.route, member.concurrency, member.rules,
@@ -142,6 +146,14 @@ class Registry:
             if isinstance(member, Member) and member.driver == driver:
                 member.retune()
         self._changed(frozenset({driver}))
+
+    async def ensure_expected(self, name: str, driver: str, sentence: str) -> None:
+        """See the port."""
+        before = self._expected.pop(name, None)
+        if sentence:
+            self._expected[name] = (driver, sentence)
+        if before != self._expected.get(name):
+            self._changed(frozenset({driver}))
 
     async def ensure_transport(
         self,

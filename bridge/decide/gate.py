@@ -22,7 +22,7 @@ class Tried(Protocol):
 
 def plugin(view: PluginView, needed: Capability, what: str) -> act.Action | None:
     """What is in the way of calling this plugin for `what` ("make snapshots"), or None."""
-    if not view.known:
+    if not view.known and not view.expected:
         why = f"no plugin of driver {view.driver!r} is known"
         hint = "start it, or name its socket in the config"
         failure = Failure(FailureKind.REFUSED, "UNKNOWN_DRIVER", why, hint)

@@ -141,6 +141,8 @@ class PluginView:
     """The same for a group's calls."""
     volume_settle_seconds: float = 300.0
     """The same for CreateVolume and DeleteVolume."""
+    expected: bool = False
+    """It is not known, and yet somewhere: requests for it are taken, and wait for what `sentence` says."""
 
     def can(self, capability: Capability) -> bool:
         """Whether the instance announced this capability."""

@@ -150,6 +150,14 @@ class PluginSink(SocketSink, Protocol):
         """Call every instance of this driver by these rules, whoever announced it. Repeating changes nothing."""
         ...
 
+    async def ensure_expected(self, name: str, driver: str, sentence: str) -> None:
+        """A plugin of this driver exists, though no instance of it may be reached now.
+
+        Requests for it are taken meanwhile, and wait; `sentence` says for what. Empty: it is expected no more. `name`
+        tells who expects it. Repeating changes nothing.
+        """
+        ...
+
     async def ensure_calls(
         self,
         calls: PluginCalls,

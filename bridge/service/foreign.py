@@ -77,7 +77,8 @@ class Foreign:
         UnavailableError: the plugin does not answer; nothing is booked.
         """
         driver, handle = draft.driver, draft.adopt_handle
-        if not self._plugins.view(driver).known:
+        view = self._plugins.view(driver)
+        if not view.known and not view.expected:
             return ""  # whoever books it says so
         plugin = self._plugin(driver)
         volume = await lane.orchestrator.volumes.find(draft.namespace, draft.volume) if draft.volume else None
@@ -111,7 +112,7 @@ class Foreign:
 
     def _plugin(self, driver: str) -> PluginCalls:
         view = self._plugins.view(driver)
-        if not view.known:
+        if not view.known and not view.expected:
             hint = "`snapbridge plugin list` shows what is known"
             raise NotFoundError(f"no plugin of driver {driver!r} is known", field="driver", hint=hint)
         plugin = self._plugins.controller(driver) if view.healthy else None

@@ -91,9 +91,14 @@ class MemorySink:
         self.there: dict[str, Announced] = {}
         self.log: list[tuple[str, str]] = []
         self.rules: dict[str, CallRules] = {}
+        self.expected: dict[str, str] = {}
+        """Driver -> what is waited for, empty once it is not."""
 
     async def ensure_rules(self, driver: str, rules: CallRules) -> None:
         self.rules[driver] = rules
+
+    async def ensure_expected(self, name: str, driver: str, sentence: str) -> None:
+        self.expected[driver] = sentence
 
     async def ensure_socket(
         self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES

@@ -217,8 +217,8 @@ class Stand:
         self._number += 1
         return f"n{self._number}"
 
-    async def start(self) -> Process:
-        """A new process: it reads the ledger's file, and finds the agent and the plugin anew."""
+    async def start(self, *, found: bool = True) -> Process:
+        """A new process: it reads the ledger's file, and finds the agent anew; the plugin too, if `found`."""
         death, clock = Death(), WallClock()
         self.agent.faults.wire = death
         self.proxy.clear()
@@ -237,7 +237,7 @@ class Stand:
         process = self.process = Process(service, death, stack, [])
         # The plugin first: a saga that does not find it waits five seconds.
         for name in sorted(work, key=lambda name: name != "registry" and not name.startswith("cluster-")):
-            if name == "runner":
+            if name == "runner" and found:
                 await until(lambda: registry.view(DRIVER).healthy, "the plugin is known")
             process.tasks.append(asyncio.create_task(cast(Any, work[name])(), name=name))
         return process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +13,19 @@ import pytest
 from adapters.nomad.client import Client
 from adapters.nomad.discovery import PluginFollower
 from adapters.nomad.handles import Handles
+from bridge.model.failure import UnavailableError
+from bridge.model.operation import OperationState
 from bridge.model.plugin import Capability
+from bridge.ports.identity import Caller
+from bridge.ports.orchestrator import SnapshotDraft
+from tests.contract.nomad.world import eventually
 from tests.integration.nomad.conftest import make_volume
 from tests.integration.nomad.doubles import MemorySink, quick, running, until
+from tests.integration.nomad.mortal import DRIVER, standing
 from tests.support.nomad.agent import FakeNomad
 from tests.support.nomad.drivers import HostPathDriver, ScriptedDriver
+
+ADMIN = Caller("admin")
 
 
 @asynccontextmanager
@@ -192,3 +201,43 @@ async def test_the_socket_waits_for_the_last_call_of_the_api(agent: FakeNomad, c
         assert call.done()
         never_both(sink)
         server.close()
+
+
+async def test_a_plugin_that_is_only_reached_by_a_node_agent_is_expected_while_nomad_has_it(agent: FakeNomad) -> None:
+    async with following(agent, route="node") as (_, sink):
+        driver = "hostpath.csi.k8s.io"
+        await until(lambda: driver in sink.expected, "it is expected")
+        assert sink.expected[driver] == (
+            "Nomad's plugin 'hostpath' is reached by node agents only (route: node), and none has it now"
+        )
+        assert sink.there == {}
+        del agent.state.plugins["hostpath"]  # as Nomad's clean-up does, within a minute of a purge
+        await until(lambda: not sink.expected[driver], "it is expected no more")
+
+
+async def test_what_is_asked_for_while_a_plugin_is_on_the_move_is_booked_and_says_what_it_waits_for() -> None:
+    """No node agent has the plugin now. What a caller knows nothing of is refused as before."""
+    draft = SnapshotDraft(cluster="east", namespace="default", name="one", volume="data")
+    async with standing("node") as stand:
+        process = await stand.start(found=False)
+        registry = process.service.registry
+        await until(lambda: registry.view(DRIVER).expected, "the plugin is expected")
+        view, operation = await process.desk.create_snapshot(ADMIN, draft)
+        words: list[str] = []
+
+        async def told() -> bool:
+            status = (await process.desk.snapshot(ADMIN, view.key.uid)).status
+            words[:] = [status.reason, status.message]
+            return bool(status.reason) and status.reason != "Booked"
+
+        await eventually(told, "it says what it waits for")
+        assert words[0] == "PLUGIN_UNHEALTHY", words
+        assert "'disk' is reached by node agents only (route: node), and none has it now" in words[1]
+        adopted = dataclasses.replace(draft, name="two", adopt_handle="x", driver=DRIVER, volume="")
+        with pytest.raises(UnavailableError, match="none has it now"):
+            await process.desk.create_snapshot(ADMIN, adopted)
+        with pytest.raises(UnavailableError, match="no plugin of driver 'nowhere' is known"):
+            await process.desk.create_snapshot(ADMIN, dataclasses.replace(adopted, driver="nowhere"))
+        await registry.ensure_socket("node:second", str(stand.proxy.listen), node="second")
+        assert (await process.done(operation)).state is OperationState.DONE
+        assert len(await stand.snapshots()) == 1

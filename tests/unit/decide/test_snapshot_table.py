@@ -57,6 +57,7 @@ RECORD_WORDS: dict[str, dict[str, object]] = {
 }
 PLUGIN_WORDS: dict[str, dict[str, object]] = {
     "unknown-plugin": {"known": False},
+    "expected-plugin": {"known": False, "healthy": False, "expected": True, "sentence": "on its way"},
     "sick-plugin": {"healthy": False, "sentence": "connection refused"},
     "dumb-plugin": {"capabilities": frozenset()},
     "getting-plugin": {"capabilities": frozenset({Capability.CREATE_DELETE_SNAPSHOT, Capability.GET_SNAPSHOT})},
@@ -92,6 +93,7 @@ ROWS: list[tuple[str, type, str]] = [
     ("present", act.NoteIntent, ""),
     ("present blank late", act.Wait, "INTERNAL"),
     ("present unknown-plugin", act.Wait, "UNKNOWN_DRIVER"),
+    ("present expected-plugin", act.Wait, "PLUGIN_UNHEALTHY"),
     ("present sick-plugin", act.Wait, "PLUGIN_UNHEALTHY"),
     ("present dumb-plugin", act.Rest, "UNSUPPORTED"),
     ("present open", act.Create, ""),
