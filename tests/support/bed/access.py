@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import ssl
 import subprocess
@@ -48,7 +49,11 @@ class Access:
     def run_kubectl(
         self, *words: str, stdin: str | None = None, check: bool = False, seconds: float = KUBECTL_SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl and give the finished process, with returncode, stdout and stderr."""
+        """Run kubectl and give the finished process, with returncode, stdout and stderr.
+
+        What it remembers of a server's kinds lies beside the kubeconfig: at home, a server of an earlier run at the
+        same port would be remembered for this one.
+        """
         done = subprocess.run(
             [kubectl_program(), f"--kubeconfig={self.kubeconfig}", *words],
             input=stdin if stdin is not None else "",
@@ -56,6 +61,7 @@ class Access:
             text=True,
             timeout=seconds,
             check=False,
+            env={**os.environ, "KUBECACHEDIR": str(self.kubeconfig.parent / "kubectl-cache")},
         )
         if check and done.returncode != 0:
             raise KubectlError(done)
