@@ -252,7 +252,7 @@ async def test_an_earlier_call_takes_the_claim_away(place: Place) -> None:
 async def test_the_bound_thaws_although_the_cut_goes_on(place: Place) -> None:
     await place.run(snapbridge_quiesce_seconds="6")
     guard = place.guard()
-    for _ in range(3):
+    for _ in range(6):  # where this machine stands still for a moment, the task's own switch is the first to thaw
         hold = await held(place, guard)
         assert place.marker.exists()
         await until(lambda: not place.marker.exists(), "the bound has thawed it", LIMIT)
@@ -260,9 +260,7 @@ async def test_the_bound_thaws_although_the_cut_goes_on(place: Place) -> None:
         await guard.after_cut(hold, MADE)
         why = (await place.labels())["consistency_why"]
         assert await place.notes() == []
-        if (
-            "thawed by something else" not in why
-        ):  # else this machine stood still, and the task's own switch was first
+        if "thawed by something else" not in why:
             break
     assert "the time of the freeze was up" in why
 
