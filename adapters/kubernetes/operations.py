@@ -14,6 +14,8 @@ Observe = Callable[[str, str, str, str, float], None]
 """`observe(driver, operation, kind, status, seconds)` in upstream's words."""
 
 CREATE, READY, DELETE = "CreateSnapshot", "CreateSnapshotAndReady", "DeleteSnapshot"
+UNKNOWN = "unknown"
+"""Upstream's word for a driver that nobody could tell."""
 
 
 class Operations:
@@ -27,8 +29,8 @@ class Operations:
         self._instant = instant
         self._observe = observe
         self._acting = acting
-        self._since: dict[tuple[str, str], float] = {}
-        """(uid, operation) -> when it was first seen under way."""
+        self._since: dict[tuple[str, str], tuple[float, str]] = {}
+        """(uid, operation) -> when it was first seen under way, and its driver as far as it was known then."""
         world.snapshots.listen(self._on_snapshot)
 
     def in_flight(self) -> int:
@@ -40,19 +42,23 @@ class Operations:
             if before is not None:
                 self._ended(before)
             return
-        uid = after["metadata"]["uid"]
         if is_deleting(after):
-            self._since.setdefault((uid, DELETE), self._instant())
+            self._begin(after, DELETE)
             return
         if is_ready(after):
             self._end(after, CREATE)
             self._end(after, READY)
         elif before is None:
-            self._since.setdefault((uid, READY), self._instant())
+            self._begin(after, READY)
             if not path(after, "status", "creationTime"):
-                self._since.setdefault((uid, CREATE), self._instant())
+                self._begin(after, CREATE)
         elif path(after, "status", "creationTime"):
             self._end(after, CREATE)
+
+    def _begin(self, snapshot: Object, operation: str) -> None:
+        key = snapshot["metadata"]["uid"], operation
+        if key not in self._since:
+            self._since[key] = self._instant(), self._driver(snapshot)
 
     def _ended(self, snapshot: Object) -> None:
         self._end(snapshot, DELETE)
@@ -60,11 +66,13 @@ class Operations:
             self._end(snapshot, operation, "cancel")
 
     def _end(self, snapshot: Object, operation: str, status: str = "success") -> None:
-        since = self._since.pop((snapshot["metadata"]["uid"], operation), None)
-        if since is None or not self._acting():
+        begun = self._since.pop((snapshot["metadata"]["uid"], operation), None)
+        if begun is None or not self._acting():
             return
+        since, known = begun
         kind = "pre-provisioned" if static_content(snapshot) else "dynamic"
-        self._observe(self._driver(snapshot), operation, kind, status, self._instant() - since)
+        driver = self._driver(snapshot) or known or UNKNOWN
+        self._observe(driver, operation, kind, status, self._instant() - since)
 
     def _driver(self, snapshot: Object) -> str:
         if wellformed.snapshot(snapshot):

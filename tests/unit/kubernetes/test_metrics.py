@@ -30,9 +30,16 @@ def value(registry: prom.CollectorRegistry, metric: str, /, **labels: str) -> fl
     return registry.get_sample_value(metric, labels)
 
 
-def count(registry: prom.CollectorRegistry, operation: str, status: str = "success", kind: str = "dynamic") -> float:
+def count(
+    registry: prom.CollectorRegistry,
+    operation: str,
+    status: str = "success",
+    kind: str = "dynamic",
+    *,
+    driver: str = o.DRIVER,
+) -> float:
     labels = {
-        "driver_name": o.DRIVER,
+        "driver_name": driver,
         "operation_name": operation,
         "snapshot_type": kind,
         "operation_status": status,
@@ -87,6 +94,26 @@ def test_one_that_is_deleted_before_it_is_ready_is_cancelled(registry: prom.Coll
     stand.tell(o.snapshot(**v.GONE, **v.FREE))
     assert count(registry, "CreateSnapshot", "cancel") == count(registry, "CreateSnapshotAndReady", "cancel") == 1
     assert count(registry, "DeleteSnapshot") == 1
+
+
+def test_a_deletion_bears_the_driver_that_was_known_when_it_began(registry: prom.CollectorRegistry) -> None:
+    """A pre-provisioned snapshot names no class, and its content is gone before it is."""
+    stand = Stand(registry)
+    old = v.old_content(spec__volumeSnapshotRef__uid=o.UID)
+    static = {"spec__source": {"volumeSnapshotContentName": "old"}, "spec__volumeSnapshotClassName": None}
+    stand.world.contents.fold(old)
+    stand.tell(v.ready_snapshot(**static))
+    stand.tell(v.ready_snapshot(**static, **v.GONE))
+    stand.world.contents.forget("", "old", old["metadata"]["uid"])
+    stand.tell(v.ready_snapshot(**static, **v.GONE, **v.FREE))
+    assert count(registry, "DeleteSnapshot", kind="pre-provisioned") == 1
+
+
+def test_a_driver_that_was_never_known_is_called_so(registry: prom.CollectorRegistry) -> None:
+    stand = Stand(registry)
+    stand.tell(o.snapshot(spec__volumeSnapshotClassName="none"))
+    stand.tell(o.snapshot(spec__volumeSnapshotClassName="none", **v.GONE, **v.FREE))
+    assert count(registry, "CreateSnapshot", "cancel", driver="unknown") == 1
 
 
 def test_what_was_ready_at_the_start_and_what_others_do_is_not_counted(registry: prom.CollectorRegistry) -> None:
