@@ -204,6 +204,7 @@ def whole_life(plane: ControlPlane, name: str) -> None:
     claims.until("its content is gone", lambda: claims.contents(plane.admin) == [])
 
 
+@pytest.mark.timeout(400)
 def test_upstreams_controller_and_ours_let_go_what_the_policy_holds(
     own_control_plane: ControlPlane, upstream_pair: None
 ) -> None:

@@ -43,7 +43,7 @@ async def test_a_claim_may_go_when_its_cut_has_failed_for_certain(
         assert is_held(stand, namespace, "data")
         await stand.kubectl("delete", "pvc", "data", "-n", namespace, "--wait=false")
         await stand.until_known(lambda: not is_held(stand, namespace, "data"))
-        await stand.kubectl("delete", "volumesnapshot", "never", "-n", namespace, "--timeout=30s")
+        await stand.kubectl("delete", "volumesnapshot", "never", "-n", namespace, "--timeout=50s")
         assert stand.plugin.stored == {}
 
 
