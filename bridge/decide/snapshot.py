@@ -28,6 +28,8 @@ from bridge.model.snapshot import (
 
 LIST_LOOKS = 4
 """Of so many looks at a list, one asks the create instead."""
+SOURCE_GONE = "SOURCE_GONE"
+"""A repeated create was refused because its volume has gone since the cut: the list alone still knows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def _look(plugin: PluginView, record: Record) -> act.Action:
     inspect = act.Inspect(record.handle, record.secrets.inspect)
     if plugin.can(Capability.GET_SNAPSHOT):
         return inspect
-    if record.note is not None and (not lists or plugin.route is Route.ORCHESTRATOR or _doubts_list(record)):
+    gone = record.failure is not None and record.failure.code == SOURCE_GONE
+    prefers_create = not lists or plugin.route is Route.ORCHESTRATOR or _doubts_list(record)
+    if record.note is not None and prefers_create and not (lists and gone):
         return act.Create(record.note)
     return inspect if lists else dataclasses.replace(inspect, assume_ready=True)
 
@@ -239,6 +243,8 @@ def _another_snapshot(record: Record, cut: CutSnapshot) -> Failure:
 
 def _fold_failure(seen: Observed, record: Record, step: act.Action, failure: Failure, now: float) -> Record:
     failures, polls, plugin = record.failures + 1, record.polls, seen.plugin
+    if record.handle and isinstance(step, act.Create) and failure.code == "NOT_FOUND":
+        failure = dataclasses.replace(failure, code=SOURCE_GONE)
     delay = backoff.retry_delay(failures, plugin.retry_first_seconds, plugin.retry_most_seconds)
     if record.handle and not isinstance(step, act.Delete) and _is_only_a_look(failure):
         # The snapshot is cut: to look again soon costs little, and a back-off would tell people too late.

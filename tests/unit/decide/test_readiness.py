@@ -86,6 +86,30 @@ def test_a_snapshot_that_the_list_does_not_show_yet_is_asked_for_by_its_name() -
     assert step == REPEAT
 
 
+@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("shown_after", [1, 4])
+def test_a_source_that_is_deleted_after_the_cut_keeps_no_snapshot_from_becoming_ready(
+    route: Route, shown_after: int
+) -> None:
+    """A last snapshot, then the volume goes: the create is refused from then on, and only the list still knows."""
+    record, now, looks = cut(polls=3), NOW, 0
+    for _ in range(20):
+        step = snapshot.decide(seen({LIST}, route, record), now)
+        if isinstance(step, act.Wait):
+            now = record.retry_at
+            continue
+        if isinstance(step, act.Create):
+            record = snapshot.fold(seen({LIST}, route, record), step, Failed(MISSING), now)
+            continue
+        assert isinstance(step, act.Inspect), step
+        looks += 1
+        answer = Done(CutSnapshot("h", "v", looks >= shown_after))
+        record = snapshot.fold(seen({LIST}, route, record), step, answer, now)
+        if record.ready:
+            return
+    raise AssertionError(f"not ready after {looks} looks at the list: {record}")
+
+
 @pytest.mark.parametrize("step", [INSPECT, REPEAT])
 def test_a_look_that_failed_is_repeated_on_the_plugins_own_schedule(step: act.Action) -> None:
     record = cut()
