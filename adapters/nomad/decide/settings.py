@@ -113,9 +113,13 @@ def _groups(job: Row) -> tuple[Row, ...]:
 
 
 def _meta(row: Row, place: str, *, of_group: bool) -> dict[str, Given]:
-    """Our keys of one meta block."""
-    ours = {str(k): str(v) for k, v in (row.get("Meta") or {}).items() if str(k).startswith(PREFIX)}
+    """Our keys of one meta block, and those that are meant to be ours: `snapbridge-volumes` is told as unknown."""
+    ours = {str(k): str(v) for k, v in (row.get("Meta") or {}).items() if _plain(str(k)).startswith(PREFIX)}
     return {key: Given(text, place, of_group) for key, text in ours.items()}
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("-", "_").replace(".", "_")
 
 
 def _misplaced(job: Row) -> Iterator[str]:
@@ -135,7 +139,7 @@ def _unknown(layer: Layer) -> Iterator[str]:
 
 def _advice(key: str) -> str:
     every = {known.removeprefix(PREFIX): known for known in (*KNOWN, *ELSEWHERE)}
-    near = difflib.get_close_matches(key.removeprefix(PREFIX), every, n=1)
+    near = difflib.get_close_matches(_plain(key).removeprefix(PREFIX), every, n=1)
     return f"did you mean {every[near[0]]}?" if near else f"known keys are {', '.join(every.values())}"
 
 

@@ -80,9 +80,18 @@ def parameters(text: str) -> dict[str, str]:
 
 def _json(text: str) -> dict[str, str]:
     try:
-        read = json.loads(text)
+        read = json.loads(text, object_pairs_hook=_each_once)
+    except NotUnderstoodError:
+        raise
     except ValueError:
         raise NotUnderstoodError("it begins like JSON and is none") from None
     if not isinstance(read, dict) or not all(isinstance(value, str) for value in read.values()):
         raise NotUnderstoodError("it is no JSON object of strings")
     return read
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NotUnderstoodError("it gives a key twice")
+    return found

@@ -120,6 +120,9 @@ def test_groups_that_contradict_each_other() -> None:
     [
         ({"snapbridge_volume": "data"}, None, "snapbridge_volume (job) is unknown; did you mean snapbridge_volumes?"),
         ({"snapbridge_colour": "red"}, None, "snapbridge_colour (job) is unknown; known keys are snapbridge_"),
+        ({"snapbridge-on-deploy": "true"}, None, "snapbridge-on-deploy (job) is unknown; did you mean snapbridge_"),
+        ({"snapbridge.volumes": "data"}, None, "snapbridge.volumes (job) is unknown; did you mean snapbridge_vol"),
+        ({"SNAPBRIDGE_ON_STOP": "true"}, None, "SNAPBRIDGE_ON_STOP (job) is unknown; did you mean snapbridge_on"),
         ({**ON, "snapbridge_policy": "two words"}, None, "snapbridge_policy is 'two words'; it is a name"),
         ({"snapbridge_on_stop": "true"}, None, "snapbridge_on_stop is set, but snapbridge_volumes names no volume"),
         ({"snapbridge_volumes": "data", "snapbridge_together": "true"}, None, "snapbridge_together does nothing"),
@@ -136,6 +139,7 @@ def test_groups_that_contradict_each_other() -> None:
         ({**ON, "snapbridge_parameters": "x"}, None, "snapbridge_parameters is 'x'"),
         ({**ON, "snapbridge_parameters": "x=1,x=2"}, None, "gives a key twice"),
         ({**ON, "snapbridge_parameters": "{bad"}, None, "begins like JSON"),
+        ({**ON, "snapbridge_parameters": '{"a": "1", "a": "2"}'}, None, "gives a key twice"),
         ({**ON, "snapbridge_parameters": '{"a": 1}'}, None, "no JSON object of strings"),
         (None, [group(meta={**ON, "snapbridge_volumes": "zzz"})], "group 'g': snapbridge_volumes names 'zzz'"),
         (None, [group(meta={**ON, "snapbridge_volumes": "h"}, volumes={"h": csi("x", type_="host")})],
