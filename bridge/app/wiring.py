@@ -28,6 +28,7 @@ from bridge.node.agent import NodeAgent
 from bridge.node.hub import Hub
 from bridge.node.settings import AgentSettings
 from bridge.ports.adapter import Catalogue, Joined, Surroundings
+from bridge.ports.plugin import Plugins
 from bridge.ports.secrets import Secrets
 from bridge.service import supervise, work
 from bridge.service.acknowledgements import Acknowledgements
@@ -75,12 +76,13 @@ class Service:
         for cluster in self.settings.clusters:
             resolvers = self._resolvers()
             chain = SecretChain(resolvers, timeout_seconds=self.settings.secrets.timeout)
+            plugins = self.registry.of(cluster.name)
             surroundings = Surroundings(
                 cluster.name,
                 self.ledger,
                 chain,
                 self.clock,
-                serves=lambda driver: self.registry.view(driver).known,
+                serves=functools.partial(_serves, plugins),
                 carried=self._carried,
                 fence=self.fence,
             )
@@ -99,6 +101,7 @@ class Service:
                 workloads=joined.workloads,
                 on_record=joined.on_record,
                 group_book=self.ledger.groups,
+                plugins=plugins,
             )
 
     def _carried(self, driver: str) -> bool:
@@ -239,7 +242,8 @@ class Service:
 
     def _watch(self, joined: Joined) -> Task:
         async def run() -> None:
-            await joined.orchestrator.run(self.runner.wake, self.intake, self.registry)
+            plugins = self.registry.of(joined.orchestrator.cluster)
+            await joined.orchestrator.run(self.runner.wake, self.intake, plugins)
 
         return run
 
@@ -273,6 +277,10 @@ class Service:
         self.health.stopping = True
         log.info("stopping", extra={"action": "stop"})
         await self.runner.drain(self.settings.service.shutdown_timeout)
+
+
+def _serves(plugins: Plugins, driver: str) -> bool:
+    return plugins.view(driver).known
 
 
 def _first_reason(whole: Callable[[], str], one: Callable[[str], str], driver: str) -> str:

@@ -19,6 +19,10 @@ class GivenMember:
 
     rules = NO_RULES
     """Its driver's count."""
+    backend = ""
+    """Nobody names one: what is reached through an orchestrator is that one's own."""
+    cluster = ""
+    """Whose plugin it is; empty for one that all share."""
 
     def __init__(
         self,

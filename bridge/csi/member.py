@@ -96,6 +96,8 @@ class Member:
         self.backend = backend
         self.node = node
         self.rules = rules
+        self.cluster = ""
+        """Whose plugin it is; empty for one that all share."""
         self.healthy = False
         self.sentence = NOT_YET
         self.known: Fingerprint | None = None

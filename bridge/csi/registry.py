@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from bridge.csi.carried import CarriedLink
+from bridge.csi.cluster_plugins import ClusterPlugins
 from bridge.csi.given import GivenMember
 from bridge.csi.instance import Instance
 from bridge.csi.member import NOT_YET, Member, Setting
@@ -35,15 +36,15 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._rules: dict[str, CallRules] = {}
-        self._expected: dict[str, tuple[str, str]] = {}
-        """Driver and sentence, by who expects it."""
+        self._expected: dict[str, tuple[str, str, str]] = {}
+        """Driver, sentence and cluster, by who expects it."""
         self._setting = Setting(settings, clock, tracer or Tracer(), self._changed, self._settings_of)
         self._members: dict[str, Member | GivenMember] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._listeners: list[Callable[[str], None]] = []
-        self._best: dict[str, Member | GivenMember | None] = {}
-        self._views: dict[str, tuple[tuple[object, ...], PluginView]] = {}
+        self._best: dict[tuple[str, str], Member | GivenMember | None] = {}
+        self._views: dict[tuple[str, str], tuple[tuple[object, ...], PluginView]] = {}
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -64,11 +65,17 @@ class Registry:
         while any(row.sentence == NOT_YET for row in self.describe()) and self._clock.now() < deadline:
             await self._clock.sleep(0.02)
 
-    def view(self, driver: str) -> PluginView:
-        """See the port."""
-        member = self._best_of(driver)
+    def of(self, cluster: str) -> ClusterPlugins:
+        """The registry as one cluster sees it: what it announces is its own, and others' is not to be called."""
+        return ClusterPlugins(self, cluster)
+
+    def view(self, driver: str, cluster: str = "") -> PluginView:
+        """See the port. `cluster`: only what may be called for its volumes."""
+        member = self._best_of(driver, cluster)
         if member is None:
-            awaited = next((text for one, text in self._expected.values() if one == driver), "")
+            own = ("", cluster)
+            every = self._expected.values()
+            awaited = next((text for one, text, of in every if one == driver and (not cluster or of in own)), "")
             sentence = awaited or f"no controller of driver {driver} is known: check the plugins in the config"
             seen = PluginView(driver, sentence=sentence, expected=bool(awaited))
             return view_of(seen, self._settings_of(driver, NO_RULES))
@@ -77,13 +84,13 @@ class Registry:
             member.healthy, member.capabilities, member.sentence, member.link.route, member.concurrency, member.rules,
             self._rules.get(driver),
         )  # fmt: skip
-        known = self._views.get(driver)
+        known = self._views.get((driver, cluster))
         if known is not None and known[0] == state:
             return known[1]
         seen = PluginView(driver, True, member.healthy, member.capabilities, member.sentence, route=member.link.route)
         found = view_of(seen, self._settings_of(driver, member.rules))
         found = dataclasses.replace(found, concurrency=member.concurrency or found.concurrency)
-        self._views[driver] = (state, found)
+        self._views[(driver, cluster)] = (state, found)
         return found
 
     def _settings_of(self, driver: str, rules: CallRules) -> RegistrySettings:
@@ -91,9 +98,12 @@ class Registry:
         counting = rules if rules != NO_RULES else self._rules.get(driver, NO_RULES)
         return self._settings if counting == NO_RULES else self._settings.under(counting)
 
-    def controller(self, driver: str) -> PluginCalls | None:
-        """See the port. The same one for as long as it is healthy and none that ranks before it appears."""
-        member = self._best_of(driver)
+    def controller(self, driver: str, cluster: str = "") -> PluginCalls | None:
+        """See the port. The same one for as long as it is healthy and none that ranks before it appears.
+
+        `cluster`: only one that may be called for its volumes.
+        """
+        member = self._best_of(driver, cluster)
         return member.controller if member is not None and member.healthy else None
 
     def node(self, driver: str, node: str) -> Instance | None:
@@ -125,9 +135,19 @@ class Registry:
         return stop
 
     async def ensure_socket(
-        self, instance: str, path: str, *, backend: str = "", node: str = "", rules: CallRules = NO_RULES
+        self,
+        instance: str,
+        path: str,
+        *,
+        backend: str = "",
+        node: str = "",
+        rules: CallRules = NO_RULES,
+        cluster: str = "",
     ) -> None:
-        """See the port. Another path, backend, node or rule than before replaces the instance."""
+        """See the port. Another path, backend, node or rule than before replaces the instance.
+
+        `cluster`: whose plugin it is; empty for one that all share.
+        """
         asked = (f"unix:{path}", backend, node, rules)
         async with self._lock:
             member = self._members.get(instance)
@@ -135,7 +155,9 @@ class Registry:
                 return
             await self._remove(instance)
             link = SocketLink(path, self._settings, self._clock)
-            self._add(instance, Member(instance, link, self._setting, backend=backend, node=node, rules=rules))
+            member = Member(instance, link, self._setting, backend=backend, node=node, rules=rules)
+            member.cluster = cluster
+            self._add(instance, member)
 
     async def ensure_rules(self, driver: str, rules: CallRules) -> None:
         """See the port. A call under way ends by the old rules."""
@@ -147,11 +169,11 @@ class Registry:
                 member.retune()
         self._changed(frozenset({driver}))
 
-    async def ensure_expected(self, name: str, driver: str, sentence: str) -> None:
-        """See the port."""
+    async def ensure_expected(self, name: str, driver: str, sentence: str, *, cluster: str = "") -> None:
+        """See the port. `cluster`: for whose volumes; empty for all."""
         before = self._expected.pop(name, None)
         if sentence:
-            self._expected[name] = (driver, sentence)
+            self._expected[name] = (driver, sentence, cluster)
         if before != self._expected.get(name):
             self._changed(frozenset({driver}))
 
@@ -185,9 +207,11 @@ class Registry:
         endpoint: str,
         sentence: str = "",
         concurrency: int = 1,
+        cluster: str = "",
     ) -> None:
-        """See the port."""
+        """See the port. `cluster`: whose plugin it is; empty for one that all share."""
         member = GivenMember(calls, capabilities, endpoint=endpoint, sentence=sentence, concurrency=concurrency)
+        member.cluster = cluster
         async with self._lock:
             before = self._members.get(member.name)
             if isinstance(before, GivenMember) and before.same_as(member):
@@ -220,11 +244,13 @@ class Registry:
             task = self._group.create_task(member.run(), name=f"csi-member:{member.name}")
             self._tasks[member.name] = task
 
-    def _best_of(self, driver: str) -> Member | GivenMember | None:
-        if driver not in self._best:
-            found = [m for m in self._members.values() if m.driver == driver and m.controller is not None]
-            self._best[driver] = min(found, key=_rank, default=None) if driver else None
-        return self._best[driver]
+    def _best_of(self, driver: str, cluster: str = "") -> Member | GivenMember | None:
+        if (driver, cluster) not in self._best:
+            every = [m for m in self._members.values() if m.driver == driver and m.controller is not None]
+            own = {m.backend for m in every if cluster and m.cluster == cluster} - {""}
+            found = [m for m in every if _serves(m, cluster, own)]
+            self._best[(driver, cluster)] = min(found, key=_rank, default=None) if driver else None
+        return self._best[(driver, cluster)]
 
     def _changed(self, drivers: frozenset[str]) -> None:
         self._best.clear()
@@ -235,6 +261,17 @@ class Registry:
                     listener(driver)
                 except Exception:
                     log.exception("a listener for plugin changes failed", extra={"driver": driver})
+
+
+def _serves(member: Member | GivenMember, cluster: str, backends: set[str]) -> bool:
+    """Whether it may be called for this cluster's volumes. Another cluster's plugin of the same driver may stand
+    before other storage: it would not know the volume, and would take the delete of a snapshot for done. It is shared
+    where both say the same name of a backend; `backends` are those of the cluster's own plugins of the driver."""
+    if not cluster or member.cluster == cluster:
+        return True
+    if not member.cluster:
+        return not member.backend or not backends or member.backend in backends
+    return member.backend in backends
 
 
 def _place(member: Member) -> tuple[str, str, str]:

@@ -98,7 +98,7 @@ async def observe(key: Key, lane: Lane, side: GroupSide, tools: Tools) -> barrie
         asked = await lane.requests.observe(wanted.key)
         kept = await lane.ledger.load(wanted.key)
         state = await _barrier(side).member_state(wanted.key) if asked is not None else None
-        view = tools.plugins.view(wanted.driver)
+        view = lane.of(tools.plugins).view(wanted.driver)
         members.append(barrier.Member(wanted, view, asked.wish if asked is not None else None, state, kept))
     writer = "" if key in tools.doubts else tools.writer
     return barrier.Observed(request, record, tuple(members), writer)
@@ -163,7 +163,7 @@ async def _cut(scene: _Scene, step: barrier.CutTogether) -> Hold | None:
 async def _ready(scene: _Scene, request: SnapshotRequest, note: Record) -> Ready | Failed:
     """The member's secrets and the instance to call."""
     assert note.note is not None
-    view = scene.tools.plugins.view(request.driver)
+    view = scene.lane.of(scene.tools.plugins).view(request.driver)
     mine = snapshot.Observed(request, note, view, scene.tools.writer)
     ready = await work.prepare(act.Create(note.note), mine, scene.lane, scene.tools, alone=False)
     assert isinstance(ready, Ready | Failed)

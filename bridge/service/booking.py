@@ -65,7 +65,7 @@ class Booking:
         _demand_labels(draft.labels)
         volume = await self._volume(lane, draft)
         source, driver = _source(draft, volume)
-        view = self._tools.plugins.view(driver)
+        view = lane.of(self._tools.plugins).view(driver)
         if not patient and not view.known and not view.expected:
             raise UnavailableError(
                 f"no plugin of driver {driver!r} is known",

@@ -33,13 +33,14 @@ class Foreign:
         self._plugins = plugins
 
     async def page(self, caller: Caller, driver: str, *, limit: int, token: str) -> ForeignPage:
-        """One page of what the plugin of this driver holds beside what is on record.
+        """One page of what the plugin of this driver holds beside what is on record. Where several clusters have
+        one, it is the one that ranks first.
 
         NotFoundError: no such driver. UnavailableError: it does not serve, or a cluster is not read yet.
         """
         if permission.limited(caller):
             raise DeniedError(f"{caller.name} may not see what a plugin holds for others", field="driver")
-        plugin = self._plugin(driver)
+        plugin = self._plugin(self._plugins, driver)
         if not self._plugins.view(driver).can(Capability.LIST_SNAPSHOTS):
             return _cannot_list(driver)
         volumes = [volume for lane in self._lanes.values() for volume in await lane.orchestrator.volumes.list()]
@@ -77,10 +78,11 @@ class Foreign:
         UnavailableError: the plugin does not answer; nothing is booked.
         """
         driver, handle = draft.driver, draft.adopt_handle
-        view = self._plugins.view(driver)
+        plugins = lane.of(self._plugins)
+        view = plugins.view(driver)
         if not view.known and not view.expected:
             return ""  # whoever books it says so
-        plugin = self._plugin(driver)
+        plugin = self._plugin(plugins, driver)
         volume = await lane.orchestrator.volumes.find(draft.namespace, draft.volume) if draft.volume else None
         secret = draft.secrets.inspect or (volume.secret if volume is not None else NO_SECRET)
         outcome = await plugin.inspect_snapshot(handle=handle, secrets=await lane.secrets.resolve(secret))
@@ -110,12 +112,12 @@ class Foreign:
             hint=outcome.failure.hint or "nothing was booked; try again",
         )
 
-    def _plugin(self, driver: str) -> PluginCalls:
-        view = self._plugins.view(driver)
+    def _plugin(self, plugins: Plugins, driver: str) -> PluginCalls:
+        view = plugins.view(driver)
         if not view.known and not view.expected:
             hint = "`snapbridge plugin list` shows what is known"
             raise NotFoundError(f"no plugin of driver {driver!r} is known", field="driver", hint=hint)
-        plugin = self._plugins.controller(driver) if view.healthy else None
+        plugin = plugins.controller(driver) if view.healthy else None
         if plugin is None:
             message = f"the plugin of driver {driver!r} does not serve now: {view.sentence or 'unknown reason'}"
             raise UnavailableError(message, field="driver", hint="it was not asked; try again when it is up")

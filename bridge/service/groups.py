@@ -36,10 +36,10 @@ async def turn(key: Key, lane: Lane, tools: Tools) -> GroupTurn:
     side = _side(lane)
     wake: tuple[Key, ...] = ()
     for _ in range(work.MOST_STEPS):
-        seen = await observe(key, side, tools)
+        seen = await observe(key, lane, side, tools)
         if seen is None:
             return GroupTurn(None)
-        if seen.request.together and _by_barrier(seen, tools):
+        if seen.request.together and _by_barrier(seen, lane, tools):
             ended = await barrier.turn(key, lane, side, tools)
             return GroupTurn(ended.seconds, ended.request, ended.status, ended.wake)
         step = group.decide(seen, tools.clock.now())
@@ -57,9 +57,9 @@ async def turn(key: Key, lane: Lane, tools: Tools) -> GroupTurn:
     return GroupTurn(0.0)
 
 
-def _by_barrier(seen: group.Observed, tools: Tools) -> bool:
+def _by_barrier(seen: group.Observed, lane: Lane, tools: Tools) -> bool:
     """Whether the members are cut one by one. One call for all is better, where the driver and its route have it."""
-    view = tools.plugins.view(seen.request.together[0].driver)
+    view = lane.of(tools.plugins).view(seen.request.together[0].driver)
     return core.means_of(seen.request, seen.record, view) is Means.BARRIER
 
 
@@ -72,7 +72,7 @@ async def _told_held(held: Hold, seen: group.Observed, side: GroupSide) -> Group
     return GroupTurn(held.seconds, seen.request, status)
 
 
-async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | None:
+async def observe(key: Key, lane: Lane, side: GroupSide, tools: Tools) -> group.Observed | None:
     """Read the world anew. None when neither request nor record is known."""
     request = await side.requests.observe(key)
     if request is None:
@@ -86,7 +86,7 @@ async def observe(key: Key, side: GroupSide, tools: Tools) -> group.Observed | N
         request = dataclasses.replace(request, in_use=await tools.pinned(request.members))
     driver = record.driver if record is not None else request.driver
     writer = "" if key in tools.doubts else tools.writer
-    return group.Observed(request, record, tools.plugins.view(driver), writer)
+    return group.Observed(request, record, lane.of(tools.plugins).view(driver), writer)
 
 
 async def perform(seen: group.Observed, step: gact.GroupAction, lane: Lane, tools: Tools) -> Hold | None:
@@ -145,7 +145,7 @@ async def _prepare(step: gact.Call, seen: group.Observed, lane: Lane, tools: Too
     plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return work.refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
-    view = tools.plugins.view(seen.plugin.driver)
+    view = lane.of(tools.plugins).view(seen.plugin.driver)
     passage = Passage(seen.request.key, view, plugin.route, _subjects(seen), view.group_settle_seconds)
     held = tools.admission.hold(passage, tools.clock.now())
     return held if held is not None else Ready(plugin, values, passage)

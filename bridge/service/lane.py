@@ -45,12 +45,19 @@ class Lane:
     on_record: Callable[[str], OnRecord] = nothing_on_record
     """What the orchestrator's own objects say of a driver's snapshots."""
 
+    plugins: Plugins | None = None
+    """The registry as this cluster sees it; None: as everybody does."""
+
+    def of(self, plugins: Plugins) -> Plugins:
+        """What may be called for this cluster's volumes: another cluster's plugin may stand before other storage."""
+        return self.plugins or plugins
+
     def calls(self, plugins: Plugins, driver: str) -> PluginCalls | None:
         """The plugin to call now, under this cluster's fence: asked here, and once more when the call has its slot.
 
         None when no plugin serves; ElsewhereError when this process may not act for the driver.
         """
-        plugin = plugins.controller(driver)
+        plugin = self.of(plugins).controller(driver)
         if plugin is None:
             return None
         if reason := self.fence(driver):
@@ -71,6 +78,7 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
     workloads: Workloads | None = None,
     on_record: Callable[[str], OnRecord] = nothing_on_record,
     group_book: GroupBook | None = None,
+    plugins: Plugins | None = None,
 ) -> Lane:
     """Give the cluster its own keepers where it has them, the service's where it has not."""
     if groups is None and group_book is not None and orchestrator.requests is None:
@@ -86,4 +94,5 @@ def lane(  # noqa: PLR0913 -- keywords; the composition roots call it
         groups=groups,
         workloads=workloads,
         on_record=on_record,
+        plugins=plugins,
     )

@@ -102,7 +102,7 @@ class Making:
         if not lane.orchestrator.traits.creates_volumes:
             raise InvalidError(f"cluster {draft.cluster!r} cannot register volumes", field="cluster")
         source = await lane.orchestrator.volumes.find(draft.namespace, draft.volume)
-        self._check_clone(source, draft.like)
+        self._check_clone(lane, source, draft.like)
         await _check_secret(lane, draft.like)
         shape = shapes.choose(draft.like, None, source, least_bytes=0, secret=NO_SECRET)
         arguments = {
@@ -153,8 +153,8 @@ class Making:
             secret=entry.secrets.create if entry is not None else NO_SECRET,
         )
 
-    def _check_clone(self, source: Volume, draft: RestoreDraft) -> None:
-        view = self._tools.plugins.view(source.driver)
+    def _check_clone(self, lane: Lane, source: Volume, draft: RestoreDraft) -> None:
+        view = lane.of(self._tools.plugins).view(source.driver)
         if view.known and view.healthy and not view.can(Capability.CLONE_VOLUME):
             raise InvalidError(
                 f"the driver {source.driver!r} cannot clone volumes (no CLONE_VOLUME)",

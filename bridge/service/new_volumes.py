@@ -110,7 +110,7 @@ class NewVolumes:
         plugin = call.lane.calls(tools.plugins, call.driver)
         if plugin is None:
             return Failed(_no_plugin(call.driver))
-        view, route = tools.plugins.view(call.driver), plugin.route
+        view, route = call.lane.of(tools.plugins).view(call.driver), plugin.route
         passage = Passage(asking.key, view, route, call.subjects, view.volume_settle_seconds, call.contended)
         self._remind(call, passage)
         if (held := tools.admission.hold(passage, tools.clock.now())) is not None:

@@ -118,7 +118,7 @@ class Restores:
         return decide.Observed(
             journal_of(operation),
             await self._content(operation),
-            self._tools.plugins.view(arguments["driver"]),
+            lane.of(self._tools.plugins).view(arguments["driver"]),
             taken,
             name=names.restore_name(operation.id),
             abandoned=arguments.get("abandon") == "true",

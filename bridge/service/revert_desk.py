@@ -146,7 +146,7 @@ class RevertDesk:
                 f"the snapshot is of the volume {view.volume!r}, not of {name!r}", field="volume",
                 hint=f"`snapbridge snapshot restore REF --as NAME` puts it into a new volume beside {name!r}",
             )  # fmt: skip
-        plugin = self._tools.plugins.view(found.driver)
+        plugin = lane.of(self._tools.plugins).view(found.driver)
         if plugin.known and plugin.healthy and not plugin.can(Capability.CREATE_DELETE_VOLUME):
             raise UnsupportedError(f"the driver {found.driver!r} cannot make volumes (no CREATE_DELETE_VOLUME)")
         keep_as = f"{name}-before-{operation_id.replace('-', '')[:8]}"

@@ -109,7 +109,8 @@ class Reverts:
         state = None
         if journal.workload is not None:
             state = await workloads.look(operation.namespace, journal.workload)
-        plugins = {swap.driver: self._tools.plugins.view(swap.driver) for swap in journal.swaps}
+        able = lane.of(self._tools.plugins)
+        plugins = {swap.driver: able.view(swap.driver) for swap in journal.swaps}
         return decide.Observed(decide.seen_paused(journal, state), tuple(swaps), plugins, state)
 
     async def _seen(self, operation: Operation, lane: Lane, swap: Swap) -> decide.SeenSwap:

@@ -132,7 +132,7 @@ async def observe(key: Key, lane: Lane, tools: Tools) -> snapshot.Observed | Non
         request = dataclasses.replace(request, in_use=await tools.kept(request, record))
     driver = record.driver if record is not None else request.driver
     writer = "" if key in tools.doubts else tools.writer
-    return snapshot.Observed(request, record, tools.plugins.view(driver), writer)
+    return snapshot.Observed(request, record, lane.of(tools.plugins).view(driver), writer)
 
 
 async def perform(seen: snapshot.Observed, step: act.Action, lane: Lane, tools: Tools) -> Hold | None:
@@ -237,7 +237,7 @@ async def prepare(
     plugin = lane.calls(tools.plugins, seen.plugin.driver)
     if plugin is None:
         return refused("PLUGIN_UNHEALTHY", f"no plugin of driver {seen.plugin.driver!r} serves")
-    view = tools.plugins.view(seen.plugin.driver)
+    view = lane.of(tools.plugins).view(seen.plugin.driver)
     passage = Passage(seen.request.key, view, plugin.route, (_subject(seen),), view.settle_seconds)
     note = step.note if isinstance(step, act.Create) else None
     if note is not None and note.route is not None and note.writer != tools.writer:

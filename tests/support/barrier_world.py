@@ -159,6 +159,9 @@ class _Lane:
     fence: Callable[[str], str] = lambda _driver: ""
     guard: None = None
 
+    def of(self, plugins: memory.MemoryPlugin) -> memory.MemoryPlugin:
+        return plugins
+
     def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
         return plugins.controller(driver)
 

@@ -74,7 +74,7 @@ class GroupWorld(World):
         )
         side = GroupSide(self.requests, self.ledger)
         lane = _Lane(side)
-        seen = await groups.observe(KEY, side, tools)
+        seen = await groups.observe(KEY, lane, side, tools)
         if seen is None:
             return act.Rest("unknown", "")
         step = self.decide(seen, self.clock.now())
@@ -91,6 +91,9 @@ class _Lane:
     secrets: memory.NoSecrets = dataclasses.field(default_factory=memory.NoSecrets)
     fence: Callable[[str], str] = lambda _driver: ""
     guard: None = None
+
+    def of(self, plugins: memory.MemoryPlugin) -> memory.MemoryPlugin:
+        return plugins
 
     def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
         return plugins.controller(driver)

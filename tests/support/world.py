@@ -152,5 +152,8 @@ class _Lane:
     guard: None = None
     fence: Callable[[str], str] = lambda _driver: ""
 
+    def of(self, plugins: memory.MemoryPlugin) -> memory.MemoryPlugin:
+        return plugins
+
     def calls(self, plugins: memory.MemoryPlugin, driver: str) -> memory.MemoryPlugin | None:
         return plugins.controller(driver)
