@@ -90,14 +90,15 @@ async def at_rest(stand: Stand, *uids: str) -> None:
 
 async def test_a_create_and_a_delete_killed_at_every_point(stand: Stand) -> None:
     cut, remove, *_ = CALLS[stand.route]
-    deletes = Points()
-    async for view, struck in stand.every_point(created, cut):
+    creates, deletes = Points(), Points()
+    while not (creates.over and deletes.over):
+        view, struck = await stand.life(creates, created)
         assert view.status.ready, struck
         assert await stand.snapshots() == {view.status.handle}, struck
         # It has to go before the next one, so each of these deletes is killed at a point of its own.
         _, ended = await stand.life(deletes, lambda process, _, uid=view.key.uid: deleted(process, uid))  # type: ignore[misc]
         assert await stand.snapshots() == set(), (struck, ended)
-    assert deletes.over, "more points in a delete than in a create: tell it more often"
+    demand(creates, cut)
     demand(deletes, remove)
     await at_rest(stand)
 
