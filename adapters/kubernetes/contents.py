@@ -44,6 +44,8 @@ class Contents:
         self._term = 0
         self.source_mode = True
         """Whether a new content names the source's volume mode."""
+        self._marks_later = True
+        """Whether somebody takes the marks off when the VolumeSnapshot has been told that it is ready."""
         world.contents.listen(self._on_content)
 
     async def load(self, key: Key) -> Record | None:
@@ -82,7 +84,7 @@ class Contents:
         if status is not None:
             answer = await self._writer.put(names.CONTENTS, status, status=True, own=True)
             content = self._world.trim_content(answer)
-        if not record.note_open:
+        if not record.note_open and not (self._marks_later and _is_awaited(facts, record)):
             content = await self._write_note(content, record)
         return dataclasses.replace(record, version=self._version(content))
 
@@ -242,3 +244,12 @@ class Contents:
             for known in (self._noted, self._earlier):
                 known.discard(content_uid(before))
             self._memories.pop(content_uid(before), None)
+
+
+def _is_awaited(facts: Facts, record: Record) -> bool:
+    """Whether it has just become ready, and its VolumeSnapshot waits to hear of that.
+
+    The marks come off after that (`SnapshotRequests.publish`): nobody waits for them, and a write right after the
+    status meets an API server that does not know that one yet and does its work twice.
+    """
+    return record.ready and bool(record.handle) and facts.snapshot is not None and not is_deleting(facts.snapshot)

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from typing import Any
 
-from adapters.kubernetes.names import Naming
+from adapters.kubernetes import names
 
 Object = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Facts:
     defaults: tuple[Object, ...] = ()
     """The default classes of the volume's driver; only looked up where no class is named."""
     restoring: tuple[str, ...] = ()
-    naming: Naming = Naming()
+    naming: names.Naming = names.Naming()
 
 
 def path(item: Object | None, *fields: str) -> Any:
@@ -109,8 +109,10 @@ def snapshot_seal(snapshot: Object, content_name: str) -> int | None:
 
 
 def content_seal(content: Object) -> int | None:
-    """The same number of a content that is bound (`is_bound`), ready and to stay; else None."""
+    """The same number of a content that is bound (`is_bound`), ready, unmarked and to stay; else None."""
     uid = snapshot_of_reference(content)
+    if names.BEING_CREATED in (content["metadata"].get("annotations") or {}):
+        return None
     if not uid or is_deleting(content) or path(content, "status", "readyToUse") is not True:
         return None
     reference, source = path(content, "spec", "volumeSnapshotRef"), path(content, "spec", "source")

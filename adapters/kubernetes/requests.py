@@ -137,7 +137,7 @@ class SnapshotRequests:
         if told.state is SnapshotState.READY:
             tidied = shape.tidied(own) if own is not None else None
             if tidied is not None:
-                await self._writer.put(names.CONTENTS, tidied)
+                await self._writer.put(names.CONTENTS, tidied, own=True)
             await self._drop_claim(request, snapshot)
         elif told.failure is not None:
             await self._free_claim(request)

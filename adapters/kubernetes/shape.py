@@ -195,11 +195,12 @@ def with_note(content: Object, record: Record) -> Object | None:
 
 
 def tidied(content: Object) -> Object | None:
-    """A ready content without the mark that a crash left: upstream would not let it go. None when it has none."""
-    notes = dict(content["metadata"].get("annotations") or {})
-    if notes.pop(names.BEING_CREATED, None) is None:
+    """A ready content without its marks: upstream would not let it go with its own. None when it has none."""
+    notes = content["metadata"].get("annotations") or {}
+    left = {name: text for name, text in notes.items() if name not in (names.BEING_CREATED, names.INTENT)}
+    if len(left) == len(notes):
         return None
-    return {**content, "metadata": {**content["metadata"], "annotations": notes}}
+    return {**content, "metadata": {**content["metadata"], "annotations": left}}
 
 
 def may_be_under_way(content: Object) -> bool:

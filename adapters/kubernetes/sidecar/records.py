@@ -35,6 +35,7 @@ class ContentRecords(Contents):
 
     def __init__(self, cluster: str, world: DriverWorld, writer: Writer, events: Events, clock: Clock) -> None:
         super().__init__(cluster, world, writer, events, clock)
+        self._marks_later = False
         self._policies = Policies(POLICY_SECONDS)
 
     async def load(self, key: Key) -> Record | None:

@@ -80,7 +80,7 @@ def test_each_gets_what_upstream_would_put_on_it_for_certain(policies: ControlPl
 
 
 class Watchful(Client):
-    """Notes what it writes: the verb and the kind, and the subresource."""
+    """Notes what it writes of VolumeSnapshots and contents: the verb, the kind and the subresource."""
 
     def __init__(self, way: Connection, seen: list[str]) -> None:
         super().__init__(way)
@@ -95,9 +95,9 @@ class Watchful(Client):
         *,
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        parts = path.split("/")
-        kinds = [part for part in parts if part in ("volumesnapshots", "status")]
-        if method != "GET" and kinds and kinds[0] == "volumesnapshots":
+        words = ("volumesnapshots", "volumesnapshotcontents", "status")
+        kinds = [part for part in path.split("/") if part in words]
+        if method != "GET" and kinds:
             self._seen.append(f"{method} {'/'.join(kinds)}")
         return await super()._call(method, path, body, content_type, query=query)
 
@@ -119,7 +119,12 @@ async def test_one_write_less_from_the_request_to_ready(policies: ControlPlane, 
         assert holds.is_held((await asyncio.to_thread(ask, policies, body))["metadata"])
         await stand.until_ready(namespace, "one")
         await stand.settle()
-        assert seen == ["PUT volumesnapshots/status"], "and none for its finalizers"
+        assert seen == [
+            "POST volumesnapshotcontents",
+            "PUT volumesnapshotcontents/status",
+            "PUT volumesnapshots/status",
+            "PUT volumesnapshotcontents",
+        ], "none for its finalizers; and nobody waits for the end of the marks"
         await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
         await stand.until_known(lambda: stand.snapshot(namespace, "one") is None)
         await stand.until_known(lambda: not stand.plugin.handles())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adapters.kubernetes import names
 from adapters.kubernetes.world import World
 from tests.unit.kubernetes import objects as o
 from tests.unit.kubernetes import views as v
@@ -60,6 +61,7 @@ def test_a_snapshot_that_needs_work_is_looked_at(changes: dict[str, Any]) -> Non
         reference(name="another"),
         reference(namespace=["broken"]),
         {"spec__volumeSnapshotRef": None},
+        {"metadata__annotations": {names.BEING_CREATED: "yes"}},
     ],
     ids=str,
 )

@@ -194,11 +194,12 @@ def test_upstreams_mark_goes_with_the_handle_and_takes_the_note_along_once_it_is
     assert shape.with_note(done, fresh(handle="s-1", ready=True, note_open=False)) is None
 
 
-def test_a_mark_that_a_crash_left_on_a_ready_content_is_taken_off_and_nothing_else() -> None:
+def test_the_marks_of_a_ready_content_are_taken_off_and_nothing_else() -> None:
     content = shape.new_content(fresh(), facts())
     tidied = shape.tidied(content)
     assert tidied is not None
-    assert set(content["metadata"]["annotations"]) - set(tidied["metadata"]["annotations"]) == {names.BEING_CREATED}
+    gone = set(content["metadata"]["annotations"]) - set(tidied["metadata"]["annotations"])
+    assert gone == {names.BEING_CREATED, names.INTENT}
     assert shape.tidied(tidied) is None
 
 
