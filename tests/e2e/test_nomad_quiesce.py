@@ -56,7 +56,8 @@ async def job_of(world: World, *, second: str = "", **meta: str) -> AsyncIterato
     """A job whose task can be frozen; `second` is one more volume that it claims."""
     volume, job = world.fresh("held"), world.fresh("db")
     await world.volume(volume)
-    given = {"snapbridge_quiesce": FREEZE, "snapbridge_thaw": THAW, **meta}
+    # Long: on a busy machine the calls between freeze and thaw take their time.
+    given = {"snapbridge_quiesce": FREEZE, "snapbridge_thaw": THAW, "snapbridge_quiesce_seconds": "120", **meta}
     row = consumer_job(job, volume, Meta=given)
     if second:
         await world.volume(second)

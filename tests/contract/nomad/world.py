@@ -73,7 +73,7 @@ class World:
     async def purge(self, job_id: str) -> None:
         await self.client.call("DELETE", f"/v1/job/{part(job_id)}", {"purge": "true"})
 
-    async def allocation(self, job_id: str, status: str = "running", seconds: float = 60.0) -> dict[str, Any]:
+    async def allocation(self, job_id: str, status: str = "running", seconds: float = 120.0) -> dict[str, Any]:
         """The job's newest allocation once it has that client status."""
         found: dict[str, Any] = {}
 
@@ -97,7 +97,7 @@ class World:
                 return True
             return bool(row["ClientStatus"] in ("complete", "failed", "lost"))
 
-        await eventually(over, f"allocation {allocation_id} has ended", 60)
+        await eventually(over, f"allocation {allocation_id} has ended", 120)
 
 
 async def eventually(test: Callable[[], Awaitable[bool]], what: str, seconds: float = 30.0) -> None:
