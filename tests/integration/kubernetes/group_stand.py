@@ -28,27 +28,31 @@ CLAIM = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
 
 
 class CountingClient(Client):
-    """Counts writes by verb, kind and sub-resource."""
+    """Counts writes by verb, kind and sub-resource; not those that met a newer object, which are made again."""
 
     def __init__(self, connection: Connection, *, timeout_seconds: float = 30.0) -> None:
         super().__init__(connection, timeout_seconds=timeout_seconds)
         self.writes: Counter[tuple[str, str]] = Counter()
 
     async def create(self, resource: Resource, namespace: str, body: Any, *, dry_run: bool = False) -> Object:
+        made = await super().create(resource, namespace, body, dry_run=dry_run)
         self.writes["create", resource.plural] += 1
-        return await super().create(resource, namespace, body, dry_run=dry_run)
+        return made
 
     async def put(self, resource: Resource, body: Any, *, status: bool = False) -> Object:
+        made = await super().put(resource, body, status=status)
         self.writes["status" if status else "put", resource.plural] += 1
-        return await super().put(resource, body, status=status)
+        return made
 
     async def merge_patch(self, resource: Resource, namespace: str, name: str, body: Any, **more: Any) -> Object:
+        made = await super().merge_patch(resource, namespace, name, body, **more)
         self.writes["patch", resource.plural] += 1
-        return await super().merge_patch(resource, namespace, name, body, **more)
+        return made
 
     async def delete(self, resource: Resource, namespace: str, name: str, **more: Any) -> Object:
+        made = await super().delete(resource, namespace, name, **more)
         self.writes["delete", resource.plural] += 1
-        return await super().delete(resource, namespace, name, **more)
+        return made
 
 
 class DeafClient(Client):

@@ -196,6 +196,7 @@ async def test_secrets_named_by_templates_reach_the_calls(control_plane: Control
         metadata = {"name": "one-key", "namespace": namespace}
         await stand.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {}})
         made = await stand.until_ready(namespace, "one", 60)
+        await stand.settle()
         content = await stand.get("volumesnapshotcontent", made["status"]["boundVolumeSnapshotContentName"])
         notes = of(content, "metadata", "annotations")
         assert notes == {names.DELETION_SECRET_NAME: "one-key", names.DELETION_SECRET_NAMESPACE: namespace}
