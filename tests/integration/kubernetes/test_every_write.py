@@ -23,12 +23,13 @@ DYING_SECONDS = 60
 
 
 class Mortal(Client):
-    """Dies at a chosen write, and is dead for every later request."""
+    """Dies at a chosen write after `begun`, and is dead for every later request."""
 
-    def __init__(self, way: Connection, *, at: int, after: bool) -> None:
+    def __init__(self, way: Connection, *, at: int, after: bool, begun: asyncio.Event) -> None:
         super().__init__(way)
         self._left = at
         self._after = after
+        self._begun = begun
         self.dead = False
 
     async def _call(
@@ -42,7 +43,7 @@ class Mortal(Client):
     ) -> Object:
         if self.dead:
             raise Crash
-        if method == "GET":
+        if method == "GET" or not self._begun.is_set():
             return await super()._call(method, path, body, content_type, query=query)
         self._left -= 1
         if self._left >= 0:
@@ -53,11 +54,16 @@ class Mortal(Client):
         raise Crash
 
 
-async def life(plane: ControlPlane, plugin: MemoryPlugin, at: int, after: bool, *steps: Any) -> bool:
-    """Run until the steps are through or the process dies; whether it died."""
+async def life(
+    plane: ControlPlane, plugin: MemoryPlugin, at: int, after: bool, *steps: Any, begun: asyncio.Event | None = None
+) -> bool:
+    """Run until the steps are through or the process dies; whether it died. Writes count from `begun` on."""
+    if begun is None:
+        begun = asyncio.Event()
+        begun.set()
 
     def mortal(way: Connection) -> Client:
-        return Mortal(way, at=at, after=after)
+        return Mortal(way, at=at, after=after, begun=begun)
 
     try:
         async with stands.running(plane, plugin=plugin, workers=1, client_type=mortal) as stand:
@@ -103,7 +109,7 @@ async def test_death_at_a_write_of_the_create(
 async def test_death_at_a_write_of_the_delete(
     control_plane: ControlPlane, namespace: str, at: int, after: bool
 ) -> None:
-    plugin = stands.memory()
+    plugin, begun = stands.memory(), asyncio.Event()
 
     async def ask(stand: stands.Stand) -> None:
         await stand.klass(f"{namespace}-c")
@@ -111,13 +117,16 @@ async def test_death_at_a_write_of_the_delete(
         await stand.apply(stands.snapshot_object(namespace, "one", f"{namespace}-c", claim="data"))
         await stand.until_ready(namespace, "one")
         await stand.settle()
+        claims = stand.cluster.world.claims
+        await stand.until_known(lambda: CLAIM not in of(claims.get(namespace, "data"), "metadata", "finalizers"))
+        begun.set()
         await stand.kubectl("delete", "volumesnapshot", "one", "-n", namespace, "--wait=false")
         await asyncio.sleep(DYING_SECONDS)
 
     async def check(stand: stands.Stand) -> None:
         await _nothing_is_left(stand, namespace)
 
-    assert await life(control_plane, plugin, CREATE_WRITES + at, after, ask)
+    assert await life(control_plane, plugin, at, after, ask, begun=begun)
     assert not await life(control_plane, plugin, 10**6, False, check)
 
 
