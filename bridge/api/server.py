@@ -41,8 +41,8 @@ async def serve(
         started(addresses)
         while True:
             await asyncio.sleep(settings.tls_look_seconds)
-            if identity is not None:
-                await asyncio.to_thread(identity.refresh)
+            if identity is not None and (both := await asyncio.to_thread(identity.renewed)):
+                identity.take_up(both)
     finally:
         app[WAITERS].stopping.set()
         await runner.cleanup()

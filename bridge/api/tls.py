@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pathlib
 import ssl
+import tempfile
 
 from bridge.api.settings import ApiSettings
 from bridge.model.failure import InvalidError
@@ -34,19 +36,25 @@ class Identity:
                 hint="check the certificate, its key and the client authority (PEM)",
             ) from error
 
-    def refresh(self) -> None:
-        """Take up a renewed certificate. A torn one is told and the old one stays; blocks for two small reads."""
+    def renewed(self) -> bytes:
+        """The renewed certificate with its key, tried; empty when there is none. One that cannot be used is told, and
+        the old one stays. Blocks for two small reads."""
         stamp = self._stamp()
         if stamp == self._seen:
-            return
+            return b""
         try:
-            # A trial first: a context whose load fails halfway would hold a certificate without its key.
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self._cert, self._key)
-            self.context.load_cert_chain(self._cert, self._key)
+            both = b"".join(pathlib.Path(path).read_bytes() + b"\n" for path in (self._cert, self._key))
+            # A context whose load fails halfway would hold a certificate without its key.
+            _load(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), both)
         except OSError as error:
             log.warning("renewed certificate cannot be used", extra={"path": self._cert, "reason": error.strerror})
-            return
+            return b""
         self._seen = stamp
+        return both
+
+    def take_up(self, both: bytes) -> None:
+        """Show what was tried from now on. On the loop, where no handshake can come between certificate and key."""
+        _load(self.context, both)
         log.info("renewed certificate taken up", extra={"path": self._cert})
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
@@ -58,3 +66,11 @@ class Identity:
                 continue
             found.append((status.st_mtime_ns, status.st_ino))
         return tuple(found)
+
+
+def _load(context: ssl.SSLContext, both: bytes) -> None:
+    """From a file of our own, readable by nobody else: the given ones may be rewritten at any moment."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(both)
+        file.flush()
+        context.load_cert_chain(file.name)
