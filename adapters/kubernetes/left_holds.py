@@ -45,7 +45,7 @@ class LeftHolds:
     async def look(self) -> bool:
         """Let go of what nobody needs. Returns whether it was known of each claim whether it is our business."""
         judged = True
-        for claim in self._world.claims.find("held-anywhere", "yes"):
+        for claim in self._world.held_claims():
             driver = self._driver(claim)
             if not driver:
                 continue

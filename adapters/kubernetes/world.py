@@ -196,6 +196,10 @@ class World:
         volume_name = path(claim, "spec", "volumeName") if claim else ""
         return claim, self.volumes.get("", volume_name) if volume_name else None
 
+    def held_claims(self) -> list[Object]:
+        """The claims with our finalizer, of all namespaces."""
+        return self.claims.find("held-anywhere", "yes")
+
     # -- which snapshots are concerned -----------------------------------------------------------------------
 
     def uids(self) -> Iterator[str]:
@@ -213,11 +217,7 @@ class World:
 
     def open_uids(self) -> Iterator[str]:
         """The snapshots that still need or may need work, a hold on the claim that a crash left included."""
-        held = {
-            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
-            for claim in self.claims.all()
-            if names.CLAIM_FINALIZER in (claim["metadata"].get("finalizers") or ())
-        }
+        held = {f"{claim['metadata']['namespace']}/{claim['metadata']['name']}" for claim in self.held_claims()}
         settled = {seal for _, seal in self.contents.seals() if seal is not None}
         for uid, seal in list(self.snapshots.seals()):
             if seal not in settled or (held and _claim_key(self.snapshots.by_uid(uid) or {}) in held):

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from adapters.kubernetes import election, names
+from adapters.kubernetes import election
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.controller.turns import CLAIM, Rules, Turns
 from adapters.kubernetes.events import Events
@@ -166,10 +166,9 @@ class ClusterHalf:
         """Wake whatever may need work, holds on claims that a crash left included."""
         for uid in self.world.open_uids():
             self.wake(uid)
-        for claim in self.world.claims.all():
+        for claim in self.world.held_claims():
             metadata = claim["metadata"]
-            if names.CLAIM_FINALIZER in (metadata.get("finalizers") or ()):
-                self._contents.wake(f"{CLAIM}{metadata['namespace']}/{metadata['name']}")
+            self._contents.wake(f"{CLAIM}{metadata['namespace']}/{metadata['name']}")
         if self.groups is not None and self._group_snapshots is not None and self.groups.synced:
             for uid in self.groups.open_uids():
                 self._group_snapshots.wake(uid)
