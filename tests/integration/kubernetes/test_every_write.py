@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from adapters.kubernetes import names
-from adapters.kubernetes.client import Client, Object
+from adapters.kubernetes.client import Client
 from adapters.kubernetes.connection import Connection
 from tests.integration.kubernetes import stand as stands
+from tests.integration.kubernetes.mortal import Mortal
 from tests.integration.kubernetes.test_snapshots import CLAIM, of
 from tests.support.bed.controlplane import ControlPlane
 from tests.support.memory import Crash, MemoryPlugin
@@ -22,45 +22,10 @@ DYING_SECONDS = 60
 """Nobody waits for all of it: the death ends the wait."""
 
 
-class Mortal(Client):
-    """Dies at a chosen write after `begun`, and is dead for every later request."""
-
-    def __init__(self, way: Connection, *, at: int, after: bool, begun: asyncio.Event) -> None:
-        super().__init__(way)
-        self._left = at
-        self._after = after
-        self._begun = begun
-        self.dead = False
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        content_type: str = "application/json",
-        *,
-        query: Mapping[str, str] | None = None,
-    ) -> Object:
-        if self.dead:
-            raise Crash
-        if method == "GET" or not self._begun.is_set():
-            return await super()._call(method, path, body, content_type, query=query)
-        self._left -= 1
-        if self._left >= 0:
-            return await super()._call(method, path, body, content_type, query=query)
-        self.dead = True
-        if self._after:
-            await super()._call(method, path, body, content_type, query=query)
-        raise Crash
-
-
 async def life(
     plane: ControlPlane, plugin: MemoryPlugin, at: int, after: bool, *steps: Any, begun: asyncio.Event | None = None
 ) -> bool:
     """Run until the steps are through or the process dies; whether it died. Writes count from `begun` on."""
-    if begun is None:
-        begun = asyncio.Event()
-        begun.set()
 
     def mortal(way: Connection) -> Client:
         return Mortal(way, at=at, after=after, begun=begun)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.kubernetes import connection, flags
-from adapters.kubernetes.client import Client, Object
-from adapters.kubernetes.connection import Connection
 from adapters.kubernetes.decide import provision, topology
 from adapters.kubernetes.provisioner import service
 from adapters.kubernetes.roles import provisioner
@@ -16,6 +13,7 @@ from adapters.kubernetes.roles import upstream_flags as upstream
 from bridge.app import roles
 from bridge.ports.role import Role, RolePlan, RoleSurroundings
 from tests.integration.kubernetes import provisioner_stand as stand
+from tests.integration.kubernetes.mortal import Mortal
 from tests.support import claims, provisioning
 from tests.support.bed import controlplane
 from tests.support.memory import Crash
@@ -25,36 +23,6 @@ POINTS = (0, 1, 2, 4, 5, 6, 8, 10, 11)
 """Of twelve writes for two restores beside each other: note, event, one hold, volume, event, note off, one drop."""
 LIFE_SECONDS = 60.0
 """The death ends it long before."""
-
-
-class Mortal(Client):
-    """Dies at a chosen write, before or after it is done, and is dead for every later request."""
-
-    def __init__(self, way: Connection, *, at: int, after: bool) -> None:
-        super().__init__(way)
-        self._left = at
-        self._after = after
-        self._dead = False
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        content_type: str = "application/json",
-        *,
-        query: Mapping[str, str] | None = None,
-    ) -> Object:
-        if self._dead:
-            raise Crash
-        if method != "GET":
-            self._left -= 1
-        if method == "GET" or self._left >= 0:
-            return await super()._call(method, path, body, content_type, query=query)
-        self._dead = True
-        if self._after:
-            await super()._call(method, path, body, content_type, query=query)
-        raise Crash
 
 
 def mortal(plane: controlplane.ControlPlane, folder: Path, *, at: int, after: bool) -> RolePlan:
