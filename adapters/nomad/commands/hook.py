@@ -16,6 +16,7 @@ from urllib.parse import quote
 from adapters.nomad.commands import task as tasks
 from adapters.nomad.commands.patience import Patient
 from adapters.nomad.commands.task import Task
+from adapters.nomad.decide import names
 from bridge.ports.commands import Argument, Call, Command, Exit, Json, Kind, Option, StopError
 
 SUMMARY = "Snapshots of a job's volumes, asked for by the job's own tasks."
@@ -162,8 +163,7 @@ def snapshot_name(task: Task, volume: str, moment: str) -> str:
     'web-web-data-before-a1b2c3d4'
     """
     shown = _plain(volume)
-    digest = "" if shown == volume else hashlib.sha256(volume.encode()).hexdigest()[:6]
-    parts = (_plain(task.job), shown, digest, moment, task.allocation[:8])
+    parts = (_plain(task.job), shown, names.told_apart(volume, shown), moment, task.allocation[:8])
     return "-".join(text for text in parts if text)
 
 

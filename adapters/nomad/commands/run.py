@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from adapters.nomad.client import part
 from adapters.nomad.commands.operator import Operator
-from adapters.nomad.decide import claims
+from adapters.nomad.decide import claims, names
 from bridge.ports.commands import Argument, Call, Command, Exit, Json, Kind, Option, Service, StopError
 
 SUMMARY = "Snapshot a job's volumes, then register its new version."
@@ -157,8 +157,7 @@ def _ask(call: Call, service: Service, current: Json, volume: str, run: str) -> 
 def _name(volume: str, version: int, run: str) -> str:
     """What `snapshot list` shows; brackets and the like are not for names. No other volume of this run has it."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in volume).strip("-")[:60]
-    digest = "" if plain == volume else hashlib.sha256(volume.encode()).hexdigest()[:6]
-    return "-".join(text for text in (plain, digest, f"v{version}", run) if text)
+    return "-".join(text for text in (plain, names.told_apart(volume, plain), f"v{version}", run) if text)
 
 
 def _is_cut(operation: Json) -> bool:
